@@ -1,0 +1,1 @@
+"""landcover: satellite scenes to land-cover maps."""

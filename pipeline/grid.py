@@ -1,0 +1,93 @@
+"""Where the tiles and the map's cells lie: pure geometry, no pixels and no files.
+
+A *tile* is what the network sees, `tile` pixels square; tiles start at the scene's upper left corner
+and step by `stride`. A *cell* is one pixel of the map, `stride` pixels of the scene square. With
+`stride == tile` they are the same squares; with a smaller stride several tiles cover a cell. At the
+right and lower edge both hang over.
+"""
+
+from dataclasses import dataclass
+
+from affine import Affine
+
+from pipeline.errors import UsageError
+
+MIN_STRIDE = 8
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """The tiles and cells of a scene `width` pixels wide and `height` high.
+
+    Raises `UsageError` when the stride is not within 8..`tile`, `ValueError` when the scene has no pixels.
+    """
+
+    width: int
+    height: int
+    tile: int = 64
+    stride: int = 64
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"A scene of {self.width}x{self.height} pixels has no tiles.")
+        if not MIN_STRIDE <= self.stride <= self.tile:
+            raise UsageError(
+                f"A stride of {self.stride} pixels is out of range: "
+                f"--stride goes from {MIN_STRIDE} to the model's tile size, {self.tile}."
+            )
+
+    @property
+    def overlap(self) -> int:
+        """Cells that a tile covers wholly along one axis; so many tiles, at most, cover a cell along it."""
+        return self.tile // self.stride
+
+    @property
+    def cell_rows(self) -> int:
+        """Height of the map."""
+        return -(-self.height // self.stride)
+
+    @property
+    def cell_cols(self) -> int:
+        """Width of the map."""
+        return -(-self.width // self.stride)
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of tiles: as few as cover every cell wholly."""
+        return max(1, self.cell_rows - self.overlap + 1)
+
+    @property
+    def tile_cols(self) -> int:
+        """Columns of tiles."""
+        return max(1, self.cell_cols - self.overlap + 1)
+
+    @property
+    def tile_count(self) -> int:
+        """Number of tiles. Tile `i` stands in row `i // tile_cols`, column `i % tile_cols`."""
+        return self.tile_rows * self.tile_cols
+
+    @property
+    def footprint(self) -> tuple[float, float]:
+        """How far the scene reaches into the map, in cells: (columns, rows), fractional at hanging cells."""
+        return self.width / self.stride, self.height / self.stride
+
+    def covering_rows(self, cell_row: int) -> range:
+        """Rows of the tiles that hold all pixels of the cells in `cell_row`; never empty."""
+        return _covering(cell_row, self.overlap, self.tile_rows)
+
+    def covering_cols(self, cell_col: int) -> range:
+        """Columns of the tiles that hold all pixels of the cells in `cell_col`; never empty."""
+        return _covering(cell_col, self.overlap, self.tile_cols)
+
+    def pixel_rows(self, tile_row: int, tile_rows: int = 1) -> tuple[int, int]:
+        """First pixel row of `tile_rows` rows of tiles, and the one after their last: maybe beyond the scene."""
+        return tile_row * self.stride, (tile_row + tile_rows - 1) * self.stride + self.tile
+
+    def transform(self, scene_transform: Affine) -> Affine:
+        """Return the map's transform: the scene's, with pixels `stride` times as large."""
+        t, s = scene_transform, self.stride
+        return Affine(t.a * s, t.b * s, t.c, t.d * s, t.e * s, t.f)
+
+
+def _covering(cell: int, overlap: int, tiles: int) -> range:
+    return range(max(0, cell - overlap + 1), min(cell, tiles - 1) + 1)

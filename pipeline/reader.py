@@ -1,0 +1,183 @@
+"""A scene's pixels as tiles: strips read ahead on threads, cut into blocks of tiles, in order.
+
+Strips span the scene's full width and follow its file's own blocks, so that each of those is decoded
+once; tiles are cut from them by array views.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from pipeline.grid import TileGrid
+from pipeline.scene import Scene, SceneReader
+
+# A row of 1,024-pixel JPEG 2000 blocks across a Sentinel-2 product, three bands of uint16, is 64.4 MiB.
+# Such a strip must be read in one piece, since these blocks are the slowest of all to decode.
+BLOCK_BYTES = 72 * 2**20
+
+
+@dataclass(frozen=True)
+class TileBlock:
+    """Consecutive rows of the tile grid, over its full width.
+
+    `index` (k,) int64: place of each tile that needs the network, counted row by row over the whole
+    grid, ascending. `tiles` (k, bands, tile, tile) in the scene's dtype: their pixels; invalid ones hold
+    the mean of the tile's valid pixels, those beyond the scene a reflection. Tiles with no valid cell
+    are left out of both. `cell_valid` (rows, cell_cols) bool: the cells from row `cell_row` on of which
+    at least half the pixels within the scene are valid; the last block has the map's remaining rows.
+    """
+
+    tile_row: int
+    tile_rows: int
+    index: np.ndarray
+    tiles: np.ndarray
+    cell_row: int
+    cell_valid: np.ndarray
+
+
+def read_blocks(
+    scene: Scene, grid: TileGrid, *, threads: int = 2, block_bytes: int = BLOCK_BYTES
+) -> Iterator[TileBlock]:
+    """Yield the scene's tiles, block after block from the top.
+
+    `threads` strips are read at a time, each through a handle of its own, and no more of them wait than
+    that. A block's tiles and a strip's pixels stay below `block_bytes` where one row of tiles does.
+    Raises SceneError as soon as a strip turns out to be unreadable. Closing the generator ends the
+    threads and closes the handles.
+    """
+    strips = deque(_strips(scene, grid, block_bytes))
+    threads = min(threads, len(strips))
+    with ExitStack() as handles, ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
+        idle: SimpleQueue[SceneReader] = SimpleQueue()
+        for _ in range(threads):
+            idle.put(handles.enter_context(scene.open()))
+
+        def read(strip: range) -> Iterator[TileBlock]:
+            reader = idle.get()
+            try:
+                return _prepare(_read_strip(reader, grid, strip), block_bytes)
+            finally:
+                idle.put(reader)
+
+        reading: deque[Future[Iterator[TileBlock]]] = deque()
+        try:
+            while strips and len(reading) < threads:
+                reading.append(pool.submit(read, strips.popleft()))
+            while reading:
+                failed = (future for future in reading if future.done() and future.exception())
+                blocks = next(failed, reading[0]).result()
+                reading.popleft()
+                if strips:
+                    reading.append(pool.submit(read, strips.popleft()))
+                yield from blocks
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Pixels of some rows of tiles, padded so that each tile is whole."""
+
+    grid: TileGrid
+    rows: range  # of the tile grid
+    pixels: np.ndarray  # (bands, height, width), from the first pixel row of the first tile row
+    valid: np.ndarray  # (height, width) bool
+    cell_valid: np.ndarray  # (cell rows from rows.start on, cell_cols) bool: all cells that the tiles cover
+
+
+def _strips(scene: Scene, grid: TileGrid, block_bytes: int) -> list[range]:
+    """Cut the rows of tiles into strips that start where the file's blocks do, if that can be had."""
+    row_bytes = grid.stride * scene.width * len(scene.bands) * scene.dtype.itemsize
+    rows = math.lcm(grid.stride, scene.block_height) // grid.stride
+    if rows * row_bytes > block_bytes:
+        rows = max(1, block_bytes // row_bytes)
+    starts = range(0, grid.tile_rows, rows)
+    return [range(start, min(start + rows, grid.tile_rows)) for start in starts]
+
+
+def _read_strip(reader: SceneReader, grid: TileGrid, rows: range) -> _Strip:
+    top, bottom = grid.pixel_rows(rows.start, len(rows))
+    right = (grid.tile_cols - 1) * grid.stride + grid.tile
+    below, beside = max(0, bottom - grid.height), right - grid.width
+    # What is reflected below the scene may lie above this strip; without it, the result would depend
+    # on how the scene was cut into strips.
+    start = max(0, min(top, grid.height - 1 - below))
+    pixels, valid = reader.read(start, 0, min(bottom, grid.height) - start, grid.width)
+    covered = (len(rows) + grid.overlap - 1) * grid.stride
+    cell_valid = _valid_cells(valid[top - start :][:covered], grid)
+    if below or beside:
+        pixels = np.pad(pixels, ((0, 0), (0, below), (0, beside)), mode="reflect")
+        valid = np.pad(valid, ((0, below), (0, beside)), mode="reflect")
+    return _Strip(grid, rows, pixels[:, top - start :], valid[top - start :], cell_valid)
+
+
+def _valid_cells(valid: np.ndarray, grid: TileGrid) -> np.ndarray:
+    """Return which cells have at least half of their pixels valid, of those inside the scene."""
+    height, width = valid.shape
+    rows, cols = np.arange(0, height, grid.stride), np.arange(0, width, grid.stride)
+    if valid.all():
+        return np.ones((len(rows), len(cols)), bool)
+    count = np.add.reduceat(valid, cols, axis=1, dtype=np.int32)
+    count = np.add.reduceat(count, rows, axis=0)
+    inside = np.outer(np.diff(rows, append=height), np.diff(cols, append=width))
+    return 2 * count >= inside
+
+
+def _prepare(strip: _Strip, block_bytes: int) -> Iterator[TileBlock]:
+    """Cut the strip into blocks: at once where it makes a single one, else each as it is asked for."""
+    grid = strip.grid
+    row_bytes = grid.tile_cols * len(strip.pixels) * grid.tile**2 * strip.pixels.itemsize
+    step = max(1, block_bytes // row_bytes)
+    starts = range(strip.rows.start, strip.rows.stop, step)
+    blocks = (_cut(strip, range(start, min(start + step, strip.rows.stop))) for start in starts)
+    return blocks if len(starts) > 1 else iter(list(blocks))
+
+
+def _cut(strip: _Strip, rows: range) -> TileBlock:
+    grid = strip.grid
+    last = rows.stop == grid.tile_rows
+    first_cell = rows.start - strip.rows.start
+    cell_valid = strip.cell_valid[first_cell : None if last else first_cell + len(rows)]
+    seen = strip.cell_valid[first_cell : first_cell + len(rows) + grid.overlap - 1]
+    needed = _any_in_windows(seen, grid.overlap)
+
+    top = first_cell * grid.stride
+    window = slice(top, top + (len(rows) - 1) * grid.stride + grid.tile)
+    pixels, valid = _windows(strip.pixels[:, window], grid), _windows(strip.valid[window], grid)
+    tiles = np.moveaxis(pixels, 0, 2)[needed]
+    if not strip.valid.all():
+        _fill_invalid(tiles, valid[needed])
+    index = rows.start * grid.tile_cols + np.flatnonzero(needed)
+    return TileBlock(rows.start, len(rows), index, tiles, rows.start, cell_valid)
+
+
+def _windows(array: np.ndarray, grid: TileGrid) -> np.ndarray:
+    """View (..., height, width) as tiles: (..., rows, cols, tile, tile), without a copy."""
+    views = sliding_window_view(array, (grid.tile, grid.tile), axis=(-2, -1))
+    return views[..., :: grid.stride, :: grid.stride, :, :]
+
+
+def _any_in_windows(cells: np.ndarray, size: int) -> np.ndarray:
+    """Return whether any cell is True in each `size` x `size` window; fewer cells than that are one."""
+    shape = min(size, cells.shape[0]), min(size, cells.shape[1])
+    return sliding_window_view(cells, shape).any(axis=(-2, -1))
+
+
+def _fill_invalid(tiles: np.ndarray, valid: np.ndarray) -> None:
+    """Set the invalid pixels of `tiles` (k, bands, tile, tile) to their tile's mean of valid ones, in place.
+
+    `valid` is (k, tile, tile); each tile has at least one valid pixel.
+    """
+    partly = np.flatnonzero(~valid.all(axis=(-2, -1)))
+    some, where = tiles[partly], valid[partly, None]
+    mean = some.mean(axis=(-2, -1), where=where, dtype=np.float64, keepdims=True)
+    if tiles.dtype.kind in "iu":
+        mean = mean.round()
+    tiles[partly] = np.where(where, some, mean.astype(tiles.dtype))

@@ -1,0 +1,209 @@
+"""Training recipes: the YAML files of `configs/`, read into checked dataclasses."""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from pipeline.errors import UsageError
+from pipeline.model.network import ARCHITECTURES, HEADS
+from pipeline.training.augment import AugmentOptions
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+OPTIMIZERS = ("sgd", "adamw")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training at one tile size, with the backbone frozen or not."""
+
+    epochs: int
+    size: int = 64  # pixels; less than the tile is a random crop at native sharpness
+    freeze: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a training run, apart from the data."""
+
+    name: str
+    architecture: str
+    stages: tuple[Stage, ...]
+    head: str = "linear"
+    dropout: float = 0.0
+    bands: tuple[str, ...] = ("B04", "B03", "B02")
+    initial_weights: str | None = None  # a .safetensors file in torchvision's layout
+    teacher: str | None = None  # a bundle whose opinion is learnt from, beside the labels
+    teacher_weight: float = 0.5
+    mean: tuple[float, ...] | None = None  # per band, of values 0-255; None = the training tiles' own
+    std: tuple[float, ...] | None = None
+    optimizer: str = "sgd"
+    learning_rate: float = 0.05
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 2
+    batch_size: int = 64
+    label_smoothing: float = 0.1
+    gradient_clip: float = 5.0
+    ema_decay: float = 0.999
+    validation_share: float = 0.2
+    evaluate_every: int = 1
+    precision: str = "auto"  # auto is bfloat16
+    compile: bool = False
+    seed: int = 0
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
+
+    @property
+    def epochs(self) -> int:
+        """Return the number of epochs of all stages."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def stage_of(self, epoch: int) -> Stage:
+        """Return the stage that the epoch (from 0) lies in."""
+        for stage in self.stages:
+            if epoch < stage.epochs:
+                return stage
+            epoch -= stage.epochs
+        raise IndexError("epoch beyond the last stage")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values for JSON or a checkpoint."""
+        return asdict(self)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe; raises UsageError naming what is unknown, missing, of the wrong kind or out of range.
+
+    Relative paths of files in it start at its own folder.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"The recipe {path} is not valid YAML: {error}.") from error
+    try:
+        recipe = _parse(document)
+        _check(recipe)
+    except ValueError as error:
+        raise UsageError(f"The recipe {path} cannot be used: {error}.") from error
+    return replace(
+        recipe,
+        initial_weights=_from_folder(recipe.initial_weights, path.parent),
+        # A bare name is that of a model that ships.
+        teacher=_from_folder(recipe.teacher, path.parent)
+        if "/" in (recipe.teacher or "")
+        else recipe.teacher,
+    )
+
+
+def _from_folder(path: str | None, folder: Path) -> str | None:
+    return None if path is None else os.path.normpath(folder / path)
+
+
+def _parse(document: Any) -> Recipe:
+    """Make a recipe of what YAML gave; raises ValueError."""
+    if not isinstance(document, dict):
+        raise ValueError("it is not a list of settings, 'name: value'")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    if isinstance(values.get("stages"), tuple):  # anything else is told by _build
+        values["stages"] = tuple(_build(Stage, s, f"stages[{i}]") for i, s in enumerate(values["stages"]))
+    if "augment" in values:
+        values["augment"] = _build(AugmentOptions, values["augment"], "augment")
+    return _build(Recipe, values)
+
+
+def _build(cls: type, values: Any, where: str = "") -> Any:
+    """Make the dataclass `cls` of a mapping whose names and types are checked; raises ValueError."""
+    if not isinstance(values, dict):
+        raise ValueError(f"'{where}' must be settings, 'name: value', not {values!r}")
+    prefix = where and where + "."
+    known = {f.name: f for f in fields(cls)}
+    for name in values:
+        if name not in known:
+            raise ValueError(f"unknown setting '{prefix}{name}'")
+    for name, kind in get_type_hints(cls).items():
+        if name not in values:
+            if known[name].default is known[name].default_factory is MISSING:
+                raise ValueError(f"the setting '{prefix}{name}' is missing")
+        elif not _is_a(values[name], kind):
+            raise ValueError(
+                f"'{prefix}{name}' must be {_in_words(kind)}, not {values[name]!r}{_yaml_hint(values[name])}"
+            )
+    return cls(**values)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Tell whether a value is of a dataclass field's type; whole numbers are numbers, booleans are not."""
+    if isinstance(kind, UnionType):
+        return any(_is_a(value, option) for option in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_a(item, get_args(kind)[0]) for item in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _in_words(kind: Any) -> str:
+    if isinstance(kind, UnionType):
+        return _in_words(get_args(kind)[0])
+    if get_origin(kind) is tuple:
+        return "a list"
+    return {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
+
+
+def _yaml_hint(value: Any) -> str:
+    """Explain the one number that everyone writes and YAML 1.1 takes for text: `5e-4`."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, re.IGNORECASE):
+        return f" (to YAML {value} is text: write {value.lower().replace('e', '.0e')})"
+    return ""
+
+
+def _check(recipe: Recipe) -> None:
+    """Raise ValueError for a setting out of range."""
+    _one_of("architecture", recipe.architecture, ARCHITECTURES)
+    _one_of("head", recipe.head, HEADS)
+    _one_of("optimizer", recipe.optimizer, OPTIMIZERS)
+    _one_of("precision", recipe.precision, PRECISIONS)
+    if not recipe.stages:
+        raise ValueError("'stages' is empty")
+    for i, stage in enumerate(recipe.stages):
+        _within(f"stages[{i}].epochs", stage.epochs, 1)
+        _within(f"stages[{i}].size", stage.size, 8)
+    _within("batch_size", recipe.batch_size, 2)  # batch norm needs two
+    _within("evaluate_every", recipe.evaluate_every, 1)
+    _within("warmup_epochs", recipe.warmup_epochs, 0, recipe.epochs - 1)
+    _within("weight_decay", recipe.weight_decay, 0)
+    for name in ("dropout", "teacher_weight", "label_smoothing", "ema_decay"):
+        _within(name, getattr(recipe, name), 0, 1)
+    for name in ("learning_rate", "gradient_clip", "validation_share"):
+        if getattr(recipe, name) <= 0:
+            raise ValueError(f"'{name}' must be greater than 0")
+    for name in ("mean", "std"):
+        values = getattr(recipe, name)
+        if values is not None and len(values) != len(recipe.bands):
+            raise ValueError(f"'{name}' has {len(values)} values for {len(recipe.bands)} bands")
+    if (recipe.mean is None) != (recipe.std is None):
+        raise ValueError("'mean' and 'std' must be given both or neither")
+    if recipe.std is not None and min(recipe.std) <= 0:
+        raise ValueError("'std' must be greater than 0")
+    _within("augment.warp_share", recipe.augment.warp_share, 0, 1)
+    _within("augment.max_scale", recipe.augment.max_scale, 1)
+    for name in ("max_shift", "gain", "band_gain", "band_offset"):
+        _within(f"augment.{name}", getattr(recipe.augment, name), 0)
+
+
+def _one_of(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"'{name}' is '{value}'; known are {', '.join(known)}")
+
+
+def _within(name: str, value: float, low: float, high: float = math.inf) -> None:
+    if not low <= value <= high:
+        limits = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise ValueError(f"'{name}' must be {limits}, not {value}")

@@ -1,0 +1,219 @@
+"""The whole path, from a file of pixels to the files of a map, against what is known to be true."""
+
+import json
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+from rasterio.crs import CRS
+from rasterio.transform import Affine, from_origin
+from rasterio.warp import transform as transform_points
+
+from pipeline.classify import ClassifyOptions, classify_scene
+from pipeline.errors import OutputError, UsageError
+from pipeline.scene import SceneOptions
+from pipeline.training.dataset import load_tiles
+from pipeline.training.evaluate import evaluate_bundle
+
+UTM = from_origin(399_960, 5_300_040, 10, 10)
+
+
+def read(path: Path) -> np.ndarray:
+    with rasterio.open(path) as raster:
+        return raster.read(1)
+
+
+@pytest.fixture(scope="module")
+def validation_tiles(landcover_data, tmp_path_factory):
+    """Return the folder of the 5,400 labelled validation tiles."""
+    import zipfile
+
+    folder = tmp_path_factory.mktemp("validation")
+    with zipfile.ZipFile(landcover_data / "eurosat" / "EuroSAT_RGB-val.zip") as archive:
+        archive.extractall(folder)
+    return folder / "EuroSAT_RGB"
+
+
+@pytest.mark.slow
+def test_a_mosaic_of_labelled_tiles_gives_the_labels_that_evaluate_predicts(
+    light, light_predictor, validation_tiles, tmp_path, write_raster
+):
+    evaluation = evaluate_bundle(light, validation_tiles)
+    tiles = load_tiles(validation_tiles)
+    rows, columns = 72, 75
+    mosaic = (
+        tiles.images.numpy()
+        .reshape(rows, columns, 3, 64, 64)
+        .transpose(2, 0, 3, 1, 4)
+        .reshape(3, rows * 64, columns * 64)
+    )
+    scene = write_raster(mosaic, "mosaic.tif", photometric="RGB", compress="deflate", tiled=True)
+
+    result = classify_scene(
+        str(scene), tmp_path, light, light_predictor, ClassifyOptions(scene=SceneOptions(level="rgb8"))
+    )
+
+    with rasterio.open(result.files["landcover"]) as raster:
+        class_id = raster.read(1)
+        assert raster.transform == UTM @ Affine.scale(64)
+    assert evaluation.accuracy > 0.9
+    assert np.array_equal(class_id.ravel(), evaluation.predicted + 1)
+    confidence = read(result.files["confidence"]).ravel()
+    assert np.array_equal(confidence, np.round(100 * evaluation.probabilities.max(axis=1)))
+
+
+def noise(bands: int, height: int, width: int, low: int = 300, high: int = 2500) -> np.ndarray:
+    return np.random.default_rng(1).integers(low, high, (bands, height, width)).astype(np.uint16)
+
+
+def classify(path, output, light, light_predictor, **options):
+    return classify_scene(
+        str(path), output, light, light_predictor, ClassifyOptions(**options)
+    )
+
+
+@pytest.fixture
+def l1c(write_raster):
+    """Return a function that writes an L1C scene with named bands."""
+
+    def write(height=192, width=256, **kwargs):
+        return write_raster(
+            noise(3, height, width), descriptions=("B04", "B03", "B02"), tags={"PROCESSING_LEVEL": "Level-1C"}, **kwargs
+        )
+
+    return write
+
+
+def test_every_output_of_a_utm_scene_has_its_corners(l1c, tmp_path, light, light_predictor):
+    scene = l1c()
+    result = classify(scene, tmp_path / "out", light, light_predictor, probabilities=True, polygons="gpkg")
+    with rasterio.open(scene) as raster:
+        bounds = np.array(raster.bounds)
+    for kind in ("landcover", "confidence", "probabilities"):
+        with rasterio.open(result.files[kind]) as raster:
+            assert raster.crs == CRS.from_epsg(32633)
+            assert np.abs(np.array(raster.bounds) - bounds).max() < 1e-6
+    polygons = geopandas.read_file(result.files["polygons"])
+    assert np.abs(polygons.total_bounds - bounds).max() < 1e-6
+    assert polygons.area_ha.sum() == pytest.approx(192 * 256 / 100)
+
+
+def test_polygons_and_areas_end_where_a_scene_ends_that_no_tile_fits(l1c, tmp_path, light, light_predictor):
+    scene = l1c(height=150, width=100)
+    result = classify(scene, tmp_path / "out", light, light_predictor, polygons="gpkg")
+    assert read(result.files["landcover"]).shape == (3, 2)
+    with rasterio.open(scene) as raster:
+        bounds = np.array(raster.bounds)
+    polygons = geopandas.read_file(result.files["polygons"])
+    assert np.abs(polygons.total_bounds - bounds).max() < 1e-6
+    assert sum(area.hectares for area in result.areas) == pytest.approx(150 * 100 / 100)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 70), (63, 64)])
+def test_a_scene_smaller_than_a_tile_gives_a_map(l1c, tmp_path, light, light_predictor, size):
+    result = classify(l1c(*size), tmp_path / "out", light, light_predictor)
+    assert (read(result.files["landcover"]) > 0).all()
+
+
+def test_strides_agree_on_the_ground_they_cover(l1c, tmp_path, light, light_predictor):
+    scene = l1c()
+    for stride in (8, 16, 48, 64):
+        result = classify(scene, tmp_path / str(stride), light, light_predictor, stride=stride)
+        with rasterio.open(result.files["landcover"]) as raster:
+            assert raster.shape == (-(-192 // stride), -(-256 // stride))
+            assert (raster.transform.c, raster.transform.f) == (UTM.c, UTM.f)
+            assert raster.res == (10 * stride, 10 * stride)
+
+
+def test_a_known_point_of_a_scene_in_degrees_lands_in_its_cell(write_raster, tmp_path, light, light_predictor):
+    # A bright square of 1.3 km in a black scene: only its cells can have the class of bright ground.
+    pixels = np.full((3, 512, 512), 100, np.uint16)
+    pixels[:, 256:384, 256:384] = 2600
+    pixel = 10 / 111_320
+    geographic = from_origin(15.0, 48.0, pixel / np.cos(np.radians(48)), pixel)
+    scene = write_raster(
+        pixels, crs="EPSG:4326", transform=geographic, descriptions=("B04", "B03", "B02"),
+        tags={"PROCESSING_LEVEL": "Level-1C"},
+    )
+    result = classify(scene, tmp_path / "out", light, light_predictor)
+    inside = geographic @ (320, 320)
+    outside = geographic @ (120, 120)
+    with rasterio.open(result.files["landcover"]) as raster:
+        assert raster.crs == CRS.from_epsg(32633)
+        assert raster.res == (640, 640)
+        values = {}
+        for name, (longitude, latitude) in {"inside": inside, "outside": outside}.items():
+            (x,), (y,) = transform_points("EPSG:4326", raster.crs, [longitude], [latitude])
+            values[name] = raster.read(1)[raster.index(x, y)]
+    assert values["inside"] != values["outside"]
+    assert 0 not in values.values()
+
+
+def test_ground_without_data_has_no_class(write_raster, tmp_path, light, light_predictor):
+    pixels = noise(3, 128, 256)
+    pixels[:, :, 128:] = 0
+    scene = write_raster(
+        pixels, nodata=0, descriptions=("B04", "B03", "B02"), tags={"PROCESSING_LEVEL": "Level-1C"}
+    )
+    result = classify(scene, tmp_path / "out", light, light_predictor)
+    class_id, confidence = read(result.files["landcover"]), read(result.files["confidence"])
+    assert (class_id[:, :2] > 0).all()
+    assert (class_id[:, 2:] == 0).all()
+    assert (confidence[:, 2:] == 255).all()
+    assert result.tiles == 4, "tiles without data are not worth the network's time"
+
+
+def test_a_scene_of_nodata_gives_an_empty_map_and_says_so(write_raster, tmp_path, light, light_predictor, caplog):
+    scene = write_raster(np.zeros((3, 128, 128), np.uint16), nodata=0, descriptions=("B04", "B03", "B02"))
+    result = classify(scene, tmp_path / "out", light, light_predictor)
+    assert (read(result.files["landcover"]) == 0).all()
+    assert any("no valid pixel" in record.message for record in caplog.records)
+
+
+def test_cells_below_the_confidence_asked_for_are_no_data(l1c, tmp_path, light, light_predictor):
+    scene = l1c()
+    result = classify(scene, tmp_path / "out", light, light_predictor, min_confidence=100)
+    confidence = read(result.files["confidence"])
+    assert ((read(result.files["landcover"]) == 0) == (confidence < 100)).all()
+    assert (confidence < 100).any()
+
+
+def test_run_json_says_what_was_done_and_a_second_run_leaves_it(l1c, tmp_path, light, light_predictor):
+    scene = l1c()
+    first = classify(scene, tmp_path / "out", light, light_predictor)
+    record = json.loads(first.files["run"].read_text())
+    assert record["model"] == {"name": light.card.name, "digest": light.card.digest}
+    assert record["options"]["stride"] == 64
+    assert record["tiles"] == 12
+    assert any("L1C" in note["text"] for note in record["notes"])
+    again = classify(scene, tmp_path / "out", light, light_predictor)
+    assert again.skipped
+    assert again.areas == first.areas
+    with pytest.raises(OutputError, match="another options.*--overwrite"):
+        classify(scene, tmp_path / "out", light, light_predictor, stride=32)
+    assert not classify(scene, tmp_path / "out", light, light_predictor, stride=32, overwrite=True).skipped
+
+
+def test_a_changed_scene_is_not_taken_for_done(l1c, tmp_path, light, light_predictor):
+    classify(l1c(), tmp_path / "out", light, light_predictor)
+    with pytest.raises(OutputError, match="another input"):
+        classify(l1c(height=128), tmp_path / "out", light, light_predictor)
+
+
+def test_a_run_that_fails_leaves_no_file_behind(l1c, tmp_path, light, light_predictor, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr("pipeline.classify.write_areas", fail)
+    with pytest.raises(OutputError, match="disk is full"):
+        classify(l1c(), tmp_path / "out", light, light_predictor)
+    assert not (tmp_path / "out" / "scene_run.json").exists()
+    assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".") or "part" in p.suffix]
+
+
+def test_a_stride_beyond_the_tile_is_refused_before_anything_is_read(tmp_path, light, light_predictor):
+    with pytest.raises(UsageError, match="--stride 65"):
+        classify("absent.tif", tmp_path / "out", light, light_predictor, stride=65)
+    assert not (tmp_path / "out").exists()

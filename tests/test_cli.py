@@ -1,0 +1,240 @@
+"""The command as a user types it: help, exit statuses, one clear sentence for each mistake."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner, Result
+from rasterio.transform import from_origin
+
+import cli
+
+LIGHT = ["--model", "eurosat-rgb-mobilenetv2"]
+
+
+def landcover(*arguments: object) -> Result:
+    result = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
+    return result
+
+
+def fails(status: int, *arguments: object) -> str:
+    """Run a command that must fail, and return its one-sentence message."""
+    result = landcover(*arguments)
+    assert result.exit_code == status, result.output
+    assert "Traceback" not in result.output
+    (message,) = [line for line in result.stderr.splitlines() if line.lower().startswith("error:")]
+    return message
+
+
+@pytest.fixture
+def scene(write_raster) -> Path:
+    pixels = np.random.default_rng(0).integers(300, 2500, (3, 128, 192)).astype(np.uint16)
+    return write_raster(pixels, descriptions=("B04", "B03", "B02"), tags={"PROCESSING_LEVEL": "Level-1C"})
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["classify"], ["info"], ["train"], ["evaluate"], ["model"], ["model", "list"], ["model", "show"]]
+)
+def test_every_command_has_help(command):
+    result = landcover(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+def test_help_answers_without_importing_what_is_heavy():
+    script = "import sys; from cli import main; main(['classify', '--help'], standalone_mode=False);"
+    script += "print([m for m in ('torch', 'rasterio', 'geopandas') if m in sys.modules])"
+    started = time.perf_counter()
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output.strip().endswith("[]")
+    assert time.perf_counter() - started < 5  # a second on a quiet machine
+
+
+def test_classify_writes_a_map_and_says_where(scene, tmp_path):
+    result = landcover("classify", scene, "-o", tmp_path / "maps", *LIGHT)
+    assert result.exit_code == 0
+    assert f"map: {tmp_path / 'maps' / 'scene_landcover.tif'}" in result.output
+    assert re.search(r"[A-Z]\w+ +[\d.,]+ ha +[\d.]+ %", result.output)
+    assert {p.name for p in (tmp_path / "maps").iterdir()} == {
+        "scene_landcover.tif",
+        "scene_landcover.tif.aux.xml",
+        "scene_confidence.tif",
+        "scene_landcover.geojson",
+        "scene_landcover.qml",
+        "scene_areas.csv",
+        "scene_run.json",
+    }
+
+
+def test_one_bad_scene_does_not_stop_the_others(scene, tmp_path):
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(b"not a raster")
+    result = landcover("classify", bad, scene, "-o", tmp_path / "maps", *LIGHT)
+    assert result.exit_code == 1
+    assert (tmp_path / "maps" / "scene_run.json").is_file()
+    assert "1 of 2 scenes failed" in result.stderr
+    assert "bad.tif" in result.stderr
+
+
+def test_a_real_process_runs_and_keeps_stdout_free_of_progress(scene, tmp_path):
+    command = [sys.executable, "-m", "cli", "classify", str(scene), "-o", str(tmp_path / "maps"), *LIGHT]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(cli.__file__).parent)
+    assert done.stderr == ""
+    assert "map:" in done.stdout
+
+
+def test_no_such_scene(tmp_path):
+    assert "absent.tif" in fails(1, "classify", tmp_path / "absent.tif", "-o", tmp_path / "maps", *LIGHT)
+
+
+def test_unknown_model_names_those_that_ship(scene, tmp_path):
+    message = fails(2, "classify", scene, "-o", tmp_path / "maps", "--model", "resnet9000")
+    assert "eurosat-rgb-mobilenetv2" in message
+
+
+def test_a_card_that_does_not_fit_its_weights(scene, tmp_path, light):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes((light.path / "model.safetensors").read_bytes())
+    card = json.loads((light.path / "card.json").read_text())
+    card["mlm:architecture"] = "resnet50"
+    (folder / "card.json").write_text(json.dumps(card))
+    assert "does not fit" in fails(2, "classify", scene, "-o", tmp_path / "maps", "--model", folder)
+
+
+def test_cuda_asked_for_and_absent(scene, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    assert "CUDA" in fails(2, "classify", scene, "-o", tmp_path / "maps", *LIGHT, "--device", "cuda")
+
+
+@pytest.mark.parametrize("stride", [7, 65, "x"])
+def test_stride_out_of_range(scene, tmp_path, stride):
+    assert "stride" in fails(2, "classify", scene, "-o", tmp_path / "maps", *LIGHT, "--stride", stride)
+
+
+@pytest.mark.parametrize("bands", ["red", "red=0", "red=1,red=2", "1,2,3"])
+def test_bands_that_cannot_be_meant(scene, tmp_path, bands):
+    assert "bands" in fails(2, "classify", scene, "-o", tmp_path / "maps", *LIGHT, "--bands", bands)
+
+
+def test_a_band_that_the_file_has_not(scene, tmp_path):
+    message = fails(1, "classify", scene, "-o", tmp_path / "maps", *LIGHT, "--bands", "red=9,green=2,blue=3")
+    assert "9" in message
+
+
+def test_a_file_where_the_output_folder_should_be(scene, tmp_path):
+    (tmp_path / "maps").write_text("")
+    assert "maps" in fails(1, "classify", scene, "-o", tmp_path / "maps" / "below", *LIGHT)
+
+
+def test_a_full_disk_fails_with_one_sentence(scene, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small tmpfs")
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        message = fails(1, "classify", scene, "-o", small, *LIGHT)
+        assert "no space left" in message
+        assert not [p for p in small.iterdir() if p.name.startswith(".") or p.name.endswith("_run.json")]
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_pixel_space_without_crs_needs_to_be_asked_for(write_raster, tmp_path):
+    pixels = np.full((3, 128, 128), 1000, np.uint16)
+    scene = write_raster(pixels, crs=None, transform=None, descriptions=("B04", "B03", "B02"))
+    assert "--assume-gsd" in fails(1, "classify", scene, "-o", tmp_path / "maps", *LIGHT)
+    result = landcover("classify", scene, "-o", tmp_path / "maps", *LIGHT, "--assume-gsd", 10)
+    assert result.exit_code == 0
+    with rasterio.open(tmp_path / "maps" / "scene_landcover.tif") as raster:
+        assert raster.crs is None
+        assert raster.shape == (2, 2)
+
+
+def test_info_says_what_is_assumed_and_why(scene):
+    text = landcover("info", scene, *LIGHT).output
+    assert "192x128 pixels of 10 m" in text
+    assert "EPSG:32633" in text
+    assert "B04 B03 B02" in text
+    assert "6 (2 rows x 3 columns)" in text
+    assert "L1C" in text
+    facts = json.loads(landcover("info", scene, *LIGHT, "--json").output)
+    assert facts["notes"]
+
+
+def test_models_are_listed_and_shown(light):
+    assert "eurosat-rgb-mobilenetv2" in landcover("model", "list").output
+    shown = landcover("model", "show", "eurosat-rgb-mobilenetv2").output
+    for text in ("AnnualCrop", "64x64", "B04 B03 B02", light.card.digest):
+        assert text in shown
+    assert json.loads(landcover("model", "show", "eurosat-rgb-mobilenetv2", "--json").output)["mlm:architecture"]
+
+
+def test_debug_shows_where(tmp_path):
+    result = CliRunner().invoke(cli.main, ["info", str(tmp_path / "absent.tif"), *LIGHT, "--debug"])
+    assert result.exception is not None
+    assert not isinstance(result.exception, SystemExit)
+
+
+def test_every_shared_scene_gives_a_map_or_one_clear_sentence(scenes, tmp_path):
+    """What users really send: nothing ends in a traceback, a hang, or half a file."""
+    inputs = sorted(p for p in scenes.glob("*.tif")) + sorted((scenes / "awkward").glob("*.tif"))
+    inputs += [scenes, *sorted((scenes / "safe").iterdir())]
+    outcomes = {}
+    for path in inputs:
+        output = tmp_path / path.stem
+        result = landcover("classify", path, "-o", output, *LIGHT)
+        outcomes[path.name] = result.exit_code
+        if result.exit_code == 0:
+            (run,) = output.glob("*_run.json")
+            assert json.loads(run.read_text())["cells"]["rows"] > 0
+        else:
+            assert result.exit_code in (1, 2)
+            (message,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+            assert "unexpected" not in message, message
+            assert not list(output.glob("*"))
+    assert outcomes["corrupt.tif"] == 1
+    assert outcomes["scenes"] == 0, "the folder of L1C band files"
+
+
+def test_the_shared_scenes_are_mapped_when_told_what_they_are(scenes, tmp_path):
+    calls = {
+        "innviertel_l2a_2dates": ["--bands", "red=1,green=2,blue=3", "--level", "l2a", "--offset", "0"],
+        "boadella_l2a_20210721": ["--bands", "red=4,green=3,blue=2", "--level", "l2a", "--offset", "0"],
+        "boadella_l2a_20200118_cloud": ["--bands", "red=4,green=3,blue=2", "--level", "l2a", "--offset", "0"],
+    }
+    for name, options in calls.items():
+        result = landcover("classify", scenes / f"{name}.tif", "-o", tmp_path, *LIGHT, *options)
+        assert result.exit_code == 0, result.output
+    safe = next((scenes / "safe").iterdir())
+    assert "--safe-resolution 60" in fails(1, "classify", safe, "-o", tmp_path, *LIGHT)
+    result = landcover("classify", safe, "-o", tmp_path, *LIGHT, "--safe-resolution", 60)
+    assert result.exit_code == 0, result.output
+    # The reservoir of Boadella lies in the middle of its scene.
+    with rasterio.open(tmp_path / "boadella_l2a_20210721_landcover.tif") as raster:
+        water = np.isin(raster.read(1), (9, 10))
+        assert 0.02 < water.mean() < 0.4
+
+
+def test_offset_is_a_number_or_auto(scene, tmp_path):
+    assert "offset" in fails(2, "info", scene, *LIGHT, "--offset", "many")
+    assert landcover("info", scene, *LIGHT, "--offset", "-1000").exit_code == 0
+
+
+def test_scene_without_the_bands_of_the_model(write_raster, tmp_path):
+    two = write_raster(np.ones((2, 64, 64), np.uint16), transform=from_origin(0, 0, 10, 10))
+    assert "--bands" in fails(1, "classify", two, "-o", tmp_path / "maps", *LIGHT)
