@@ -341,9 +341,10 @@ def train(data: Path, config: Path, output: Path, resume: bool) -> None:
 def evaluate(data: Path, model: str, names: Path | None, output: Path | None, as_json: bool) -> None:
     """Measure a model on labelled tiles: a folder of class folders."""
     from pipeline.model.bundle import load_bundle
+    from pipeline.training.dataset import read_names
     from pipeline.training.evaluate import evaluate_bundle
 
-    listed = names.read_text(encoding="utf-8").split() if names else None
+    listed = read_names(names) if names else None
     evaluation = evaluate_bundle(load_bundle(model), data, listed)
     summary = evaluation.summary()
     if output is not None:
@@ -431,6 +432,8 @@ def _start_logging(debug: bool) -> None:
     handler = _AboveProgressBars()
     handler.setFormatter(logging.Formatter("%(message)s" if not debug else "%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler], force=True)
+    # GDAL's remarks on a file's tags are for developers; what matters of them we say ourselves.
+    logging.getLogger("rasterio").setLevel(logging.DEBUG if debug else logging.CRITICAL)
 
 
 if __name__ == "__main__":

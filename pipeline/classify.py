@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,8 @@ def classify_scene(
         log.log(logging.WARNING if note.level == "warning" else logging.INFO, "%s: %s", scene.name, note.text)
 
     land_cover, tiles = map_scene(scene, predictor, options, progress)
+    run_file = output / f"{scene.name}_run.json"
+    run_file.unlink(missing_ok=True)  # from here on, what lies there is no longer what it says
     files = write_outputs(land_cover, output, scene.name, bundle.card, options)
     areas = class_areas(land_cover)
     seconds = time.perf_counter() - started
@@ -110,7 +112,6 @@ def classify_scene(
         "predictor": predictor.description,
         "versions": _versions(),
     }
-    run_file = output / f"{scene.name}_run.json"
     write_file(run_file, (json.dumps(record, indent=2) + "\n").encode())
     return Result(scene.name, files | {"run": run_file}, areas, tiles, seconds)
 
@@ -237,5 +238,10 @@ def fingerprint(scene: Scene) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("landcover", "torch", "rasterio", "numpy")
-    return {"python": platform.python_version()} | {package: version(package) for package in packages}
+    versions = {"python": platform.python_version()}
+    for package in ("landcover", "torch", "rasterio", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # run from the source tree
+            versions[package] = "not installed"
+    return versions

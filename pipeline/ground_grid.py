@@ -4,19 +4,17 @@ A scene that already is (within 2 %) is used as it is. Everything else is resamp
 other pixel sizes, Web Mercator (whose ground pixel shrinks with latitude), rotated and GCP-only scenes.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import ceil, floor, hypot, sqrt
+from dataclasses import dataclass, replace
+from math import ceil, floor, hypot, isfinite, sqrt
 
 import numpy as np
-import numpy.typing as npt
 import pyproj
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError, RasterioError
+from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
-from rasterio.transform import Affine, GCPTransformer
+from rasterio.transform import Affine
 
 from pipeline.errors import SceneError, UsageError
 from pipeline.notes import Note, info, warning
@@ -47,7 +45,8 @@ class SourceGeometry:
 class GroundGrid:
     """The grid that a scene is read on. `crs` is None in pixel space (`--assume-gsd`).
 
-    `resampling` is None if the file's own pixels are that grid. `warp_crs` is what GDAL is told.
+    `resampling` is None if the file's own pixels are that grid. `source` is what GDAL has to be told about
+    the files, `own` how the deciding file's pixels lie.
     """
 
     crs: CRS | None
@@ -56,6 +55,7 @@ class GroundGrid:
     height: int
     resampling: Resampling | None
     source: SourceGeometry
+    own: SourceGeometry
     notes: tuple[Note, ...] = ()
 
     @property
@@ -63,12 +63,12 @@ class GroundGrid:
         """Return the coordinate system of the grid for GDAL, also in pixel space."""
         return self.crs or PIXEL_SPACE
 
-    def is_grid_of(self, dataset: DatasetReader) -> bool:
-        """Tell whether a file's own pixels are exactly this grid's."""
+    def is_grid_of(self, dataset: DatasetReader, source: SourceGeometry = SourceGeometry()) -> bool:
+        """Tell whether a file's own pixels are exactly this grid's; `source` overrules its georeference."""
         return (
-            self.shape == (dataset.height, dataset.width)
-            and dataset.crs == self.crs
-            and dataset.transform.almost_equals(self.transform, precision=1e-6)
+            self.shape == dataset.shape
+            and (source.crs or dataset.crs) == self.warp_crs
+            and (source.transform or dataset.transform).almost_equals(self.transform, precision=1e-6)
         )
 
     @property
@@ -82,96 +82,255 @@ def ground_grid(
 ) -> GroundGrid:
     """Return the grid of `gsd` metres on which to read a scene whose finest band is `dataset`.
 
-    Raises SceneError if the scene cannot be placed on the ground, is far too coarse or absurdly large.
+    Raises SceneError if the scene cannot be placed on the ground, is far too coarse or absurdly large,
+    UsageError if the assumptions cannot be meant.
     """
     if assume_crs and assume_gsd:
-        raise UsageError("--assume-crs and --assume-gsd exclude each other: the first places the scene, the second gives up on it.")
-    if assume_gsd:
-        if dataset.crs is None and dataset.gcps[1] is None:
-            return _checked(_pixel_space_grid(dataset, name, gsd, assume_gsd), name)
-    return _checked(_placed_grid(dataset, name, gsd, assume_crs), name)
-
-
-def _checked(grid: GroundGrid, name: str) -> GroundGrid:
+        raise UsageError(
+            "--assume-crs places the scene and --assume-gsd gives up on that: state one of them."
+        )
+    if assume_gsd is not None and dataset.crs is None and dataset.gcps[1] is None:
+        grid = _pixel_space_grid(dataset, name, gsd, assume_gsd)
+    else:
+        grid = _placed_grid(dataset, name, gsd, assume_crs)
+        if assume_gsd is not None:
+            unused = info("The scene has a coordinate system of its own: --assume-gsd was not needed.")
+            grid = replace(grid, notes=(*grid.notes, unused))
     if grid.width * grid.height > MAX_PIXELS:
         raise SceneError(
-            f"{name} would be {grid.width} x {grid.height} pixels on the ground grid: its georeference must be wrong."
+            f"{name} would be {grid.width} x {grid.height} pixels at {gsd:g} m: its georeference must be "
+            "wrong."
         )
     return grid
 
 
 def _pixel_space_grid(dataset: DatasetReader, name: str, gsd: float, pixel: float) -> GroundGrid:
-    if pixel <= 0:
+    if not (isfinite(pixel) and pixel > 0):
         raise UsageError(f"--assume-gsd is {pixel:g}, but a pixel's size on the ground is greater than 0 m.")
     notes = (
-        warning(f"The scene has no coordinate system: classified in pixel space, a pixel being {pixel:g} m; the map has none either."),
-        *_sharpness_notes(name, pixel, pixel, gsd),
+        warning(
+            f"The scene has no coordinate system: it is classified in pixel space, pixels being {pixel:g} "
+            "m as --assume-gsd states, and the map has no coordinate system either."
+        ),
+        *_sharpness_notes(name, pixel, gsd),
     )
-    source = SourceGeometry(PIXEL_SPACE, Affine(pixel, 0, 0, 0, -pixel, 0))
+    own = Affine(pixel, 0, 0, 0, -pixel, 0)
+    source = SourceGeometry(PIXEL_SPACE, own)
     if abs(pixel / gsd - 1) <= TOLERANCE:
-        return GroundGrid(None, Affine(pixel, 0, 0, 0, -pixel, 0), dataset.width, dataset.height, None, source, notes)
+        return GroundGrid(None, own, dataset.width, dataset.height, None, source, source, notes)
     width, height = (ceil(size * pixel / gsd - 1e-6) for size in (dataset.width, dataset.height))
-    transform = Affine(gsd, 0, 0, 0, -gsd, 0)
-    return GroundGrid(None, transform, width, height, _resampling(pixel, pixel, gsd), source, notes)
+    resampling = _resampling(pixel, gsd)
+    return GroundGrid(None, Affine(gsd, 0, 0, 0, -gsd, 0), width, height, resampling, source, source, notes)
 
 
 def _placed_grid(dataset: DatasetReader, name: str, gsd: float, assume_crs: str | None) -> GroundGrid:
-    crs, to_world, notes = _georeference(dataset, name, assume_crs)
-    source = SourceGeometry(crs if assume_crs else None)
-    pixel_x, pixel_y = ground_pixel(crs, to_world, dataset.width, dataset.height, name)
-    notes += _sharpness_notes(name, pixel_x, pixel_y, gsd)
-    t = dataset.transform
-    aligned = not dataset.gcps[0] and t.b == t.d == 0
+    crs, notes = _coordinate_system(dataset, name, assume_crs)
+    crs, t, source = _georeference(dataset, name, crs, crs if assume_crs else None, notes)
+    own = SourceGeometry(source.crs or crs, t)
+    size = dataset.width, dataset.height
+    pixel_x, pixel_y = _ground_pixel(crs, t, size, name)
+    pixel = sqrt(pixel_x * pixel_y)
+    notes += _sharpness_notes(name, pixel, gsd)
+    aligned = abs(t.b) + abs(t.d) < 1e-9 * (abs(t.a) + abs(t.e))
     if aligned and crs.is_projected and all(abs(p / gsd - 1) <= TOLERANCE for p in (pixel_x, pixel_y)):
-        if t.a > 0 and t.e < 0:
-            return GroundGrid(crs, t, dataset.width, dataset.height, None, source, tuple(notes))
-        # Upside down or mirrored: the same pixels, in the other order.
-        left, top = min(t.c, t.c + t.a * dataset.width), max(t.f, t.f + t.e * dataset.height)
-        flipped = Affine(abs(t.a), 0, left, 0, -abs(t.e), top)
+        if t.a > 0 > t.e:
+            return GroundGrid(crs, t, *size, None, source, own, tuple(notes))
         notes.append(info("The image is stored upside down or mirrored; it is read north up."))
-        return GroundGrid(crs, flipped, dataset.width, dataset.height, Resampling.nearest, source, tuple(notes))
-    target = crs if _is_own_utm(crs, t, pixel_x, pixel_y) else utm_at(*_centre_lonlat(crs, to_world, dataset))
-    left, bottom, right, top = _extent(crs, to_world, target, dataset, name)
+        left, top = min(t.c, t.c + t.a * dataset.width), max(t.f, t.f + t.e * dataset.height)
+        north_up = Affine(abs(t.a), 0, left, 0, -abs(t.e), top)
+        # The same pixels in the other order: nearest changes none of them.
+        return GroundGrid(crs, north_up, *size, Resampling.nearest, source, own, tuple(notes))
+    target = crs if _is_true_utm(crs, t, pixel) else _utm_at(*_lonlat(crs, *_at(t, size[0] / 2, size[1] / 2)))
+    left, bottom, right, top = _extent(crs, target, t, size, name)
     if not (aligned and target == crs):
-        # Whole multiples of the pixel size, as Sentinel-2's own grid; in the same system corners stay exact.
+        # Whole multiples of the pixel, as Sentinel-2's own grid. In the same system corners stay exact.
         left, top = floor(left / gsd) * gsd, ceil(top / gsd) * gsd
-    width, height = ceil((right - left) / gsd - 1e-6), ceil((top - bottom) / gsd - 1e-6)
-    resampling = _resampling(pixel_x, pixel_y, gsd)
+    width, height = (max(1, ceil(span / gsd - 1e-6)) for span in (right - left, top - bottom))
+    resampling = _resampling(pixel, gsd)
     notes.append(
         info(
-            f"Resampled ({resampling.name}) from ground pixels of {pixel_x:.4g} x {pixel_y:.4g} m in {_crs_name(crs)} "
-            f"to {gsd:g} m in {_crs_name(target)}."
+            f"Resampled ({resampling.name}) from ground pixels of {pixel_x:.4g} x {pixel_y:.4g} m in "
+            f"{crs_name(crs)} to {gsd:g} m in {crs_name(target)}."
         )
     )
-    return GroundGrid(target, Affine(gsd, 0, left, 0, -gsd, top), max(width, 1), max(height, 1), resampling, source, tuple(notes))
+    transform = Affine(gsd, 0, left, 0, -gsd, top)
+    return GroundGrid(target, transform, width, height, resampling, source, own, tuple(notes))
 
 
-ToWorld = Callable[[npt.NDArray, npt.NDArray], tuple[npt.NDArray, npt.NDArray]]
-
-
-def _georeference(dataset: DatasetReader, name: str, assume_crs: str | None) -> tuple[CRS, ToWorld, list[Note]]:
-    """Return the scene's system and the mapping of its (columns, rows) into it; stated beats found."""
+def _coordinate_system(dataset: DatasetReader, name: str, assume_crs: str | None) -> tuple[CRS, list[Note]]:
+    """Return the system of the scene's georeference; what the user states beats what the file says."""
     gcps, gcp_crs = dataset.gcps
-    has_transform = not dataset.transform.is_identity
-    crs = dataset.crs or (gcp_crs if gcps else None)
-    notes: list[Note] = []
+    if dataset.transform.is_identity and not gcps:
+        if dataset.rpcs:
+            raise SceneError(
+                f"{name} is placed by rational polynomials (RPC) only: orthorectify it with gdalwarp -rpc."
+            )
+        raise SceneError(
+            f"{name} does not say where its pixels lie: georeference it, or classify it in pixel space with "
+            "--assume-gsd METRES."
+        )
+    found = dataset.crs or gcp_crs
     if assume_crs:
         stated = parse_crs(assume_crs)
-        if crs and crs != stated:
-            notes.append(warning(f"The scene says it is in {_crs_name(crs)}; {_crs_name(stated)} was used, as --assume-crs states."))
-        crs = stated
-    if not has_transform and not gcps:
-        hint = " (only rational polynomials, RPC)" if dataset.rpcs else ""
-        remedy = "orthorectify it first, as gdalwarp -rpc does" if dataset.rpcs else (
-            "georeference it first, or classify it in pixel space with --assume-gsd METRES"
-        )
-        raise SceneError(f"{name} does not say where its pixels lie{hint}: {remedy}.")
-    if crs is None:
+        if found and found != stated:
+            text = f"{crs_name(stated)} was used, as --assume-crs states; the file says {crs_name(found)}."
+            return stated, [warning(text)]
+        return stated, []
+    if not found:
         raise SceneError(
-            f"{name} has no coordinate system: name it with --assume-crs EPSG:CODE, or classify the scene in pixel "
-            "space with --assume-gsd METRES."
+            f"{name} has no coordinate system: name it with --assume-crs EPSG:CODE, or classify the scene in "
+            "pixel space with --assume-gsd METRES."
         )
-    if has_transform:
-        transform = dataset.transform
-        return crs, lambda cols, rows: transform @ (cols, rows) if False else _apply(transform, cols, rows), notes
-    return crs, _gcp_mapping(dataset, name), notes
+    return found, []
+
+
+def _georeference(
+    dataset: DatasetReader, name: str, crs: CRS, stated: CRS | None, notes: list[Note]
+) -> tuple[CRS, Affine, SourceGeometry]:
+    """Return the affine mapping from pixels to a system, that system, and what GDAL has to be told."""
+    t = dataset.transform
+    if t.is_identity:
+        crs, t = _fit_control_points(dataset, name, crs, notes)
+        return crs, t, SourceGeometry(crs, t)
+    east = max(_at(t, *corner)[0] for corner in ((0, 0), (dataset.width, 0), (0, dataset.height)))
+    if crs.is_geographic and east > 180:
+        # Beyond the dateline, where the warper would look for longitudes of -180 and more.
+        return crs, t, SourceGeometry(CRS.from_proj4(f"{crs.to_proj4()} +lon_wrap={east - 180:.6f}"))
+    return crs, t, SourceGeometry(stated)
+
+
+def _fit_control_points(dataset: DatasetReader, name: str, crs: CRS, notes: list[Note]) -> tuple[CRS, Affine]:
+    """Return a UTM zone and the affine mapping into it that fits the ground control points best.
+
+    Raises SceneError if it misses one of them by more than a pixel: then the image is bent (raw, or over
+    mountains) and needs a tool made for that.
+    """
+    points = dataset.gcps[0]
+    world = np.array([(p.x, p.y) for p in points])
+    target = _utm_at(*_lonlat(crs, *world.mean(axis=0)))
+    to_target = pyproj.Transformer.from_crs(crs.to_wkt(), target.to_wkt(), always_xy=True)
+    ground = np.column_stack(to_target.transform(world[:, 0], world[:, 1]))
+    design = np.array([(p.col, p.row, 1) for p in points])
+    origin = ground.mean(axis=0)  # keeps digits
+    fitted, _, rank, _ = np.linalg.lstsq(design, ground - origin, rcond=None)
+    if rank < 3 or not np.isfinite(fitted).all():
+        raise SceneError(f"{name} has too few ground control points to be placed: georeference it first.")
+    miss = float(np.abs(design @ fitted + origin - ground).max())
+    (a, d), (b, e), (c, f) = fitted.tolist()
+    if miss > sqrt(abs(a * e - b * d)):
+        raise SceneError(
+            f"{name} has ground control points that no straight grid fits (one is missed by {miss:.0f} m): "
+            "warp it first with gdalwarp -tps."
+        )
+    notes.append(
+        info(f"Placed by {len(points)} ground control points, none missed by more than {miss:.1f} m.")
+    )
+    return target, Affine(a, b, c + origin[0], d, e, f + origin[1])
+
+
+def parse_crs(text: str) -> CRS:
+    """Return the coordinate system that a user names, such as EPSG:32633; UsageError if there is none."""
+    try:
+        return CRS.from_user_input(text)
+    except CRSError as error:
+        raise UsageError(
+            f"--assume-crs names '{text}', which is no coordinate system: write EPSG:CODE."
+        ) from error
+
+
+def crs_name(crs: CRS) -> str:
+    """Return a short name of a coordinate system: its EPSG code, else its own name."""
+    epsg = crs.to_epsg()
+    return f"EPSG:{epsg}" if epsg else pyproj.CRS.from_wkt(crs.to_wkt()).name
+
+
+def _at(t: Affine, col: float, row: float) -> tuple[float, float]:
+    return t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
+
+
+def _lonlat(crs: CRS, x: float, y: float) -> tuple[float, float]:
+    to_degrees = pyproj.Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
+    lon, lat = to_degrees.transform(x, y)
+    return float(lon), float(lat)
+
+
+def _ground_pixel(crs: CRS, t: Affine, size: tuple[int, int], name: str) -> tuple[float, float]:
+    """Return width and height in metres of the pixel at the scene's centre, measured on the ellipsoid.
+
+    The one test that Web Mercator, degrees, feet and UTM all pass through alike.
+    """
+    col, row = size[0] / 2, size[1] / 2
+    ends = ((col - 0.5, row), (col + 0.5, row)), ((col, row - 0.5), (col, row + 0.5))
+    geod = pyproj.Geod(ellps="WGS84")
+    try:
+        metres = [geod.inv(*_lonlat(crs, *_at(t, *a)), *_lonlat(crs, *_at(t, *b)))[2] for a, b in ends]
+    except (ProjError, ValueError) as error:
+        raise SceneError(
+            f"{name} is in a coordinate system that cannot be placed on the Earth ({crs_name(crs)}): name "
+            "the right one with --assume-crs EPSG:CODE."
+        ) from error
+    if not all(isfinite(m) and m > 0 for m in metres):
+        raise SceneError(
+            f"{name} lies outside of its coordinate system {crs_name(crs)}: is it the right one?"
+        )
+    return metres[0], metres[1]
+
+
+def _sharpness_notes(name: str, pixel: float, gsd: float) -> list[Note]:
+    if pixel > REFUSE_ABOVE * gsd:
+        raise SceneError(
+            f"{name} has ground pixels of {pixel:.4g} m, more than {REFUSE_ABOVE:g} times the model's "
+            f"{gsd:g} m: too "
+            "coarse to be classified."
+        )
+    if pixel > COARSE_ABOVE * gsd:
+        return [
+            warning(
+                f"The ground pixels are {pixel:.4g} m, the model was trained on {gsd:g} m: blurred tiles are "
+                "classified less surely."
+            )
+        ]
+    return []
+
+
+def _resampling(pixel: float, gsd: float) -> Resampling:
+    return Resampling.average if pixel < AVERAGE_BELOW * gsd else Resampling.cubic
+
+
+def _is_true_utm(crs: CRS, transform: Affine, pixel: float) -> bool:
+    """Tell whether the scene is in UTM (or ETRS89, NAD83 ...) already, and not far outside its zone."""
+    if pyproj.CRS.from_wkt(crs.to_wkt()).utm_zone is None or crs.linear_units_factor[1] != 1:
+        return False
+    nominal = sqrt(hypot(transform.a, transform.d) * hypot(transform.b, transform.e))
+    return abs(pixel / nominal - 1) <= TOLERANCE
+
+
+def _utm_at(lon: float, lat: float) -> CRS:
+    """Return the UTM zone of a place; beyond 84 N and 80 S the polar stereographic system."""
+    if lat > 84 or lat < -80:
+        return CRS.from_epsg(32661 if lat > 0 else 32761)
+    zone = int((lon + 180) % 360 // 6) + 1
+    return CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
+
+
+def _extent(
+    crs: CRS, target: CRS, t: Affine, size: tuple[int, int], name: str
+) -> tuple[float, float, float, float]:
+    """Return (left, bottom, right, top) of the scene's outline in the target system.
+
+    Only the outline is projected, straight from system to system: there is no detour by degrees in
+    which a scene across the dateline would go once around the world.
+    """
+    (w, h), steps = size, np.linspace(0, 1, 33)
+    cols = np.concatenate([steps * w, np.full(33, w), steps * w, np.zeros(33)])
+    rows = np.concatenate([np.zeros(33), steps * h, np.full(33, h), steps * h])
+    x, y = t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
+    if crs != target:
+        x, y = pyproj.Transformer.from_crs(crs.to_wkt(), target.to_wkt(), always_xy=True).transform(x, y)
+    left, bottom, right, top = (float(v) for v in (np.min(x), np.min(y), np.max(x), np.max(y)))
+    if not max(right - left, top - bottom) <= MAX_WARPED_EXTENT:  # also catches infinity and NaN
+        raise SceneError(
+            f"{name} spans more than {MAX_WARPED_EXTENT / 1000:g} km, too much for one UTM zone: cut it into "
+            "parts, or reproject it to a metric system at the model's pixel size first."
+        )
+    return left, bottom, right, top

@@ -57,7 +57,9 @@ class Imagery:
     notes: tuple[Note, ...] = field(default=())
 
 
-def find_imagery(path: str, card: ModelCard, stated: Sequence[tuple[str, int]], safe_resolution: int) -> Imagery:
+def find_imagery(
+    path: str, card: ModelCard, stated: Sequence[tuple[str, int]], safe_resolution: int
+) -> Imagery:
     """Find the card's bands in a raster, a folder of band files, a SAFE folder or its zip.
 
     `stated` are (name, 1-based index) pairs of `--bands`, which beat everything found. Raises SceneError
@@ -87,7 +89,9 @@ def find_imagery(path: str, card: ModelCard, stated: Sequence[tuple[str, int]], 
 
 def _in_product(product: SafeProduct, card: ModelCard, resolution: int) -> Imagery:
     if "B10" in card.bands and product.metadata.level == "l2a":
-        raise SceneError(f"The model {card.name} needs band B10, which Level-2A products such as {product.name} lack.")
+        raise SceneError(
+            f"The model {card.name} needs band B10, which Level-2A products such as {product.name} lack."
+        )
     return Imagery(
         name=product.name,
         bands=tuple(BandSource(product.band_file(band, resolution), 1) for band in card.bands),
@@ -106,7 +110,9 @@ def _in_folder(folder: Path, card: ModelCard) -> Imagery:
             f"({', '.join(sorted(key or 'unnamed' for key in whole))}): keep each in a folder of its own."
         )
     if not whole:
-        found = "; ".join(f"{key or 'unnamed'}: {', '.join(sorted(files))}" for key, files in sorted(sets.items()))
+        found = "; ".join(
+            f"{key or 'unnamed'}: {', '.join(sorted(files))}" for key, files in sorted(sets.items())
+        )
         raise SceneError(
             f"The folder {folder} has no set of single-band files named after the bands "
             f"{', '.join(card.bands)} that the model needs ({'it has ' + found if found else 'none at all'})."
@@ -137,23 +143,28 @@ def _band_file_sets(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def _tags(path: str) -> list[str]:
-    """Return the file's tags as "KEY=value" texts; tags of bands included."""
+    """Return, as "KEY=value", the tags of a file that may name the product that it was made from."""
     with open_raster(path) as dataset:
-        tags = dataset.tags() | (dataset.tags(1) if dataset.count else {})
-        return [f"{key}={value}" for key, value in tags.items()]
+        tags = dataset.tags() | dataset.tags(1)
+    telling = re.compile(r"LEVEL|PRODUCT|BASELINE|DESCRIPTION|TITLE", re.IGNORECASE)
+    return [f"{key}={value}" for key, value in tags.items() if telling.search(key)]
 
 
 def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) -> Imagery:
     with open_raster(path) as dataset:
         _refuse_what_is_no_image(dataset, path)
-        bands = [i for i, colour in zip(dataset.indexes, dataset.colorinterp, strict=True) if colour != ColorInterp.alpha]
+        bands = [
+            i
+            for i, colour in zip(dataset.indexes, dataset.colorinterp, strict=True)
+            if colour != ColorInterp.alpha
+        ]
         if len(bands) == 1 and len(card.bands) > 1:
             raise SceneError(_one_band_message(path, card))
         chosen, notes = _choose_bands(dataset, path, bands, card, stated)
     local = Path(path)
     texts = [local.name, local.absolute().parent.name, *_tags(path)]
     return Imagery(
-        name=re.sub(r"[^\w.-]+", "_", local.stem),
+        name=local.stem if local.exists() else re.sub(r"[^\w.-]+", "_", local.stem),
         bands=tuple(BandSource(path, index) for index in chosen),
         metadata=metadata_beside(local.absolute()) if local.exists() else None,
         own_metadata=False,
@@ -175,13 +186,15 @@ def open_raster(path: str) -> DatasetReader:
 def _refuse_what_is_no_image(dataset: DatasetReader, path: str) -> None:
     if dataset.count == 0:
         inner = ", ".join(dataset.subdatasets[:4])
-        raise SceneError(f"{path} holds no image itself{f', but several inside: give one of {inner}' if inner else ''}.")
+        raise SceneError(
+            f"{path} holds no image itself{f', but several inside: give one of {inner}' if inner else ''}."
+        )
     if any(np.issubdtype(np.dtype(dtype), np.complexfloating) for dtype in _numpy_dtypes(dataset)):
         raise SceneError(f"{path} holds complex numbers (radar?): the models read optical reflectance.")
     if ColorInterp.palette in dataset.colorinterp:
         raise SceneError(
-            f"{path} is a map with a colour table, not an image: if its colours are a picture, expand them with "
-            "gdal_translate -expand rgb."
+            f"{path} is a map with a colour table, not an image: if its colours are a picture, expand them "
+            "with gdal_translate -expand rgb."
         )
 
 
@@ -192,9 +205,10 @@ def _numpy_dtypes(dataset: DatasetReader) -> list[str]:
 def _one_band_message(path: str, card: ModelCard) -> str:
     needed = ", ".join(card.bands)
     if band_in_file_name(Path(path).stem):
+        product = [folder for folder in Path(path).parents if folder.suffix == ".SAFE"]
+        folder = product[0] if product else Path(path).parent
         return (
-            f"{path} is a single band and the model needs {needed}: give the folder "
-            f"{Path(path).parent} that holds the files of all of them."
+            f"{path} is a single band and the model needs {needed}: give the folder of all of them, {folder}."
         )
     return f"{path} has a single band and the model needs {needed}."
 
@@ -204,14 +218,19 @@ def _choose_bands(
 ) -> tuple[list[int], list[Note]]:
     """Return the file's band for each of the card's, and notes that say how it was known."""
     by_user = _stated_bands(stated, dataset.count, path)
-    described = [band_of(dataset.descriptions[i - 1] or dataset.tags(i).get("NETCDF_VARNAME", "")) for i in bands]
+    described = [
+        band_of(dataset.descriptions[i - 1] or dataset.tags(i).get("NETCDF_VARNAME", "")) for i in bands
+    ]
     by_colour = [COLOUR_BANDS.get(dataset.colorinterp[i - 1]) for i in bands]
     if any(described):
         names, how = described, "description"
     elif set(COLOUR_BANDS.values()) <= set(by_colour):
         names, how = by_colour, "colour interpretation"
     elif len(bands) == 3 and set(dataset.dtypes) == {"uint8"}:
-        names, how = ["B04", "B03", "B02"], "position, as the three 8-bit bands are not named: red, green, blue"
+        names, how = (
+            ["B04", "B03", "B02"],
+            "position, as the three 8-bit bands are not named: red, green, blue",
+        )
     else:
         names, how = [None] * len(bands), ""
     counts = Counter(names)
@@ -222,7 +241,8 @@ def _choose_bands(
         if counts[band] > 1 and band not in by_user:
             twice = " and ".join(str(i) for i, name in zip(bands, names, strict=True) if name == band)
             raise SceneError(
-                f"{path} names band {band} more than once (bands {twice}): say which with --bands {user_band(band)}=N."
+                f"{path} names band {band} more than once (bands {twice}): say which with --bands "
+                f"{user_band(band)}=N."
             )
     by_name = {name: i for i, name in zip(bands, names, strict=True) if name}
     chosen = {band: by_user.get(band, by_name.get(band, 0)) for band in card.bands}
@@ -236,7 +256,10 @@ def _stated_bands(stated: Sequence[tuple[str, int]], count: int, path: str) -> d
     for name, index in stated:
         band = band_of(name)
         if band is None:
-            raise UsageError(f"--bands names '{name}', which is no Sentinel-2 band: use red, green, blue, nir or B01 to B12.")
+            raise UsageError(
+                f"--bands names '{name}', which is no Sentinel-2 band: use red, green, blue, nir or B01 to "
+                "B12."
+            )
         if band in bands:
             raise UsageError(f"--bands names {user_band(band)} twice.")
         if not 1 <= index <= count:
@@ -252,7 +275,9 @@ def _missing_message(path: str, names: list[str | None], missing: list[str], car
     else:
         found = f"{len(names)} bands ({', '.join(name or 'unnamed' for name in names)})"
     if len(names) < len(card.bands):
-        return f"{path} has {found}, but the model {card.name} needs {len(card.bands)}: {', '.join(card.bands)}."
+        return (
+            f"{path} has {found}, but the model {card.name} needs {len(card.bands)}: {', '.join(card.bands)}."
+        )
     return (
         f"{path} has {found}, and the model needs {', '.join(missing)}: say which band is which with "
         f"--bands, such as --bands {example}."

@@ -88,8 +88,8 @@ def pixel_transform(card: ModelCard, encoding: PixelEncoding) -> PixelTransform:
     if encoding.reflectance is None:
         if card.scaling.values != (1.0, 255.0):
             raise SceneError(
-                f"--level rgb8 means values that already are the model's, but {card.name} was trained on values "
-                f"of {card.scaling.values[0]:g} to {card.scaling.values[1]:g}, not on 8-bit colours."
+                f"--level rgb8 means values that already are the model's, but {card.name} was trained on "
+                f"values of {card.scaling.values[0]:g} to {card.scaling.values[1]:g}, not on 8-bit colours."
             )
         return PixelTransform((1.0,) * len(card.bands), (0.0,) * len(card.bands), 0.0, 255.0)
     gain = np.asarray(encoding.scale, dtype=np.float64)

@@ -6,11 +6,11 @@ once; tiles are cut from them by array views.
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from queue import SimpleQueue
+from itertools import cycle
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -47,38 +47,45 @@ def read_blocks(
 ) -> Iterator[TileBlock]:
     """Yield the scene's tiles, block after block from the top.
 
-    `threads` strips are read at a time, each through a handle of its own, and no more of them wait than
-    that. A block's tiles and a strip's pixels stay below `block_bytes` where one row of tiles does.
-    Raises SceneError as soon as a strip turns out to be unreadable. Closing the generator ends the
-    threads and closes the handles.
+    `threads` strips at most are being read or wait; each thread has a handle of its own. A block's tiles
+    and a strip's pixels stay below `block_bytes` where one row of tiles does. Raises SceneError as soon
+    as a strip turns out to be unreadable. Closing the generator ends the threads, which close their
+    handles.
     """
     strips = deque(_strips(scene, grid, block_bytes))
-    threads = min(threads, len(strips))
-    with ExitStack() as handles, ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
-        idle: SimpleQueue[SceneReader] = SimpleQueue()
-        for _ in range(threads):
-            idle.put(handles.enter_context(scene.open()))
+    reading: deque[Future[Iterator[TileBlock]]] = deque()
+    with ExitStack() as stack:
+        count = min(threads, len(strips))
+        workers = [stack.enter_context(_worker(scene, grid, block_bytes)) for _ in range(count)]
+        for worker in workers:
+            reading.append(worker(strips.popleft()))
+        for worker in cycle(workers):
+            if not reading:
+                return
+            failed = (future for future in reading if future.done() and future.exception())
+            blocks = next(failed, reading[0]).result()
+            reading.popleft()
+            if strips:
+                reading.append(worker(strips.popleft()))
+            yield from blocks
 
-        def read(strip: range) -> Iterator[TileBlock]:
-            reader = idle.get()
-            try:
-                return _prepare(_read_strip(reader, grid, strip), block_bytes)
-            finally:
-                idle.put(reader)
 
-        reading: deque[Future[Iterator[TileBlock]]] = deque()
+@contextmanager
+def _worker(
+    scene: Scene, grid: TileGrid, block_bytes: int
+) -> Iterator[Callable[[range], Future[Iterator[TileBlock]]]]:
+    """Start a thread in which a handle on the scene is opened, used and, at the end, closed."""
+    handle = ExitStack()
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
+        reader = thread.submit(lambda: handle.enter_context(scene.open()))
+
+        def read(rows: range) -> Iterator[TileBlock]:
+            return _prepare(_read_strip(reader.result(), grid, rows), block_bytes)
+
         try:
-            while strips and len(reading) < threads:
-                reading.append(pool.submit(read, strips.popleft()))
-            while reading:
-                failed = (future for future in reading if future.done() and future.exception())
-                blocks = next(failed, reading[0]).result()
-                reading.popleft()
-                if strips:
-                    reading.append(pool.submit(read, strips.popleft()))
-                yield from blocks
+            yield lambda rows: thread.submit(read, rows)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            thread.submit(handle.close)
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,7 @@ def _valid_cells(valid: np.ndarray, grid: TileGrid) -> np.ndarray:
     count = np.add.reduceat(valid, cols, axis=1, dtype=np.int32)
     count = np.add.reduceat(count, rows, axis=0)
     inside = np.outer(np.diff(rows, append=height), np.diff(cols, append=width))
-    return 2 * count >= inside
+    return np.greater_equal(2 * count, inside)
 
 
 def _prepare(strip: _Strip, block_bytes: int) -> Iterator[TileBlock]:
@@ -167,7 +174,7 @@ def _windows(array: np.ndarray, grid: TileGrid) -> np.ndarray:
 def _any_in_windows(cells: np.ndarray, size: int) -> np.ndarray:
     """Return whether any cell is True in each `size` x `size` window; fewer cells than that are one."""
     shape = min(size, cells.shape[0]), min(size, cells.shape[1])
-    return sliding_window_view(cells, shape).any(axis=(-2, -1))
+    return np.logical_or.reduce(sliding_window_view(cells, shape), axis=(-2, -1))
 
 
 def _fill_invalid(tiles: np.ndarray, valid: np.ndarray) -> None:

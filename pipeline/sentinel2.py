@@ -42,8 +42,10 @@ USER_NAME = {"B02": "blue", "B03": "green", "B04": "red"}
 SCL_INVALID = (0, 1, 3, 8, 9, 10)
 
 _BAND_TOKEN = re.compile(r"(?<![A-Za-z0-9])B(0?[1-9]|1[0-2]|0?8A)(?![A-Za-z0-9])", re.IGNORECASE)
-_LEVEL_TOKEN = re.compile(r"(?<![A-Za-z0-9])(?:S2MSI|(?:MSI_?)?L(?:EVEL[-_ ]?)?)(1C|2A)(?![A-Za-z0-9])", re.IGNORECASE)
-_BASELINE_TOKEN = re.compile(r"(?<![A-Za-z0-9])N(\d\d)[._]?(\d\d)(?!\d)")
+_LEVEL_TOKEN = re.compile(
+    r"(?<![A-Za-z0-9])(?:S2MSI|(?:MSI_?)?L(?:EVEL[-_ ]?)?)(1C|2A)(?![A-Za-z0-9])", re.IGNORECASE
+)
+_BASELINE_TOKEN = re.compile(r"(?:(?<![A-Za-z0-9])N|BASELINE\W{1,3})(0\d)[._]?(\d\d)(?!\d)", re.IGNORECASE)
 _TCI_TOKEN = re.compile(r"(?<![A-Za-z0-9])TCI(?![A-Za-z0-9])", re.IGNORECASE)
 _SCL_TOKEN = re.compile(r"(?<![A-Za-z0-9])SCL(?![A-Za-z0-9])|scene[ _-]classification", re.IGNORECASE)
 _IMAGE_FILE = re.compile(r"_(B\d\d|B8A|TCI|SCL)(?:_(10|20|60)m)?\.jp2$", re.IGNORECASE)
@@ -97,7 +99,7 @@ def level_in(texts: Iterable[str]) -> str | None:
 
 
 def baseline_in(texts: Iterable[str]) -> str | None:
-    """Return the processing baseline, as "04.00", that a product name among the texts holds (N0400)."""
+    """Return the processing baseline, as "04.00", that one of the texts names (N0400, BASELINE=04.00)."""
     for text in texts:
         if match := _BASELINE_TOKEN.search(text):
             return f"{match[1]}.{match[2]}"
@@ -121,7 +123,8 @@ def offset_of_baseline(baseline: str) -> int:
 
 @dataclass(frozen=True)
 class ProductMetadata:
-    """The radiometric part of MTD_MSIL1C.xml or MTD_MSIL2A.xml: reflectance = (DN + offset) / quantification."""
+    """The radiometric part of MTD_MSIL1C.xml or MTD_MSIL2A.xml: reflectance = (DN + offset) / "
+    "quantification."""
 
     level: str
     baseline: str
@@ -132,7 +135,9 @@ class ProductMetadata:
 def parse_metadata(document: bytes, where: str) -> ProductMetadata:
     """Read a product's metadata; raises SceneError if it is damaged or not Sentinel-2's."""
     if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
-        raise SceneError(f"{where} declares XML entities, which Sentinel-2 metadata never do: it was not read.")
+        raise SceneError(
+            f"{where} declares XML entities, which Sentinel-2 metadata never do: it was not read."
+        )
     try:
         root = ElementTree.fromstring(document)
         texts = {element.tag.rpartition("}")[2]: (element.text or "").strip() for element in root.iter()}
@@ -183,7 +188,9 @@ class SafeProduct:
         if fitting:
             return self.files[band, fitting[0]]
         if not held:
-            raise SceneError(f"The product {self.name} has no file of band {band}: the model cannot do without it.")
+            raise SceneError(
+                f"The product {self.name} has no file of band {band}: the model cannot do without it."
+            )
         raise SceneError(
             f"The {resolution} m file of band {band} is not in the product {self.name}, which has it at "
             f"{' and '.join(map(str, held))} m: download the product whole, or take those with "
@@ -218,7 +225,8 @@ def open_safe_zip(archive: Path) -> SafeProduct:
             documents = [name for name in names if re.fullmatch(r"([^/]+/)?MTD_MSIL(1C|2A)\.xml", name)]
             if not documents:
                 raise SceneError(
-                    f"{archive} holds no Sentinel-2 product (no MTD_MSIL1C.xml or MTD_MSIL2A.xml): unpack it first."
+                    f"{archive} holds no Sentinel-2 product (no MTD_MSIL1C.xml or MTD_MSIL2A.xml): unpack it "
+                    "first."
                 )
             document = _only(documents, str(archive))
             metadata = parse_metadata(content.read(document), f"{archive}/{document}")
@@ -237,7 +245,9 @@ def _safe_product(folder: str, metadata: ProductMetadata, images: Sequence[str])
     name = folder.removesuffix(".SAFE")
     granules = {image.partition("/GRANULE/")[2].partition("/")[0] for image in images}
     if len(granules) > 1:
-        raise SceneError(f"The product {name} has {len(granules)} granules ({', '.join(sorted(granules))}): give one.")
+        raise SceneError(
+            f"The product {name} has {len(granules)} granules ({', '.join(sorted(granules))}): give one."
+        )
     files: dict[tuple[str, int], str] = {}
     for image in images:
         if match := _IMAGE_FILE.search(image):
@@ -250,5 +260,7 @@ def _safe_product(folder: str, metadata: ProductMetadata, images: Sequence[str])
 
 def _only(found: Sequence[T], where: str) -> T:
     if len(found) > 1:
-        raise SceneError(f"{where} holds {len(found)} Sentinel-2 products ({', '.join(map(str, found))}): give one.")
+        raise SceneError(
+            f"{where} holds {len(found)} Sentinel-2 products ({', '.join(map(str, found))}): give one."
+        )
     return found[0]

@@ -135,7 +135,7 @@ def test_geojson_follows_rfc_7946(tmp_path: Path) -> None:
 
 
 def test_long_edges_follow_the_projection_in_geojson(tmp_path: Path) -> None:
-    # The straight upper edge of this lake is 102 km long; as one segment in degrees it would be 150 m off.
+    # The straight upper edge of this lake is 102 km long; as one segment in degrees it would be 230 m off.
     landcover = make_map(np.full((3, 160), 3), origin=(300_000, 5_400_000))
     path = tmp_path / "scene_landcover.geojson"
 

@@ -1,21 +1,15 @@
 """How much ground each class covers: a table of hectares and shares."""
 
-from __future__ import annotations
-
 import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from rasterio.crs import CRS
 
+from pipeline.landcover_map import LandcoverMap
 from pipeline.outputs.atomic import write_file
-
-if TYPE_CHECKING:
-    from rasterio.crs import CRS
-
-    from pipeline.landcover_map import LandcoverMap
 
 SQUARE_METRES_PER_HECTARE = 10_000.0
 

@@ -1,8 +1,8 @@
 """Files appear whole or not at all.
 
 Every output is first made in memory, by GDAL's `/vsimem` or a `BytesIO`: maps are small, a cell for
-each stride step. Python then writes the bytes, because some GDAL drivers (GeoJSON among them) do not
-notice a disk that fills up, and a driver's own side files never lie about in the user's folder.
+each stride step. Python then writes the bytes, so that a full disk is noticed and named in the same way
+for every format, and no driver's side files (journals, statistics) lie about in the user's folder.
 """
 
 import errno

@@ -1,21 +1,16 @@
 """A picture of a map with its legend, for a README or a quick look without a GIS."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pipeline.landcover_map import LandcoverMap
 from pipeline.outputs.areas import class_areas
 from pipeline.outputs.atomic import write_file
 from pipeline.outputs.raster import rgb
-
-if TYPE_CHECKING:
-    from pipeline.landcover_map import LandcoverMap
 
 _MAP_INCHES = 7.0
 _DPI = 120

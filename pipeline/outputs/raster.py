@@ -1,23 +1,16 @@
 """Maps as Cloud Optimized GeoTIFF that open coloured and named."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from rasterio.io import MemoryFile
 
+from pipeline.landcover_map import NO_CLASS, NO_CONFIDENCE, LandcoverMap
+from pipeline.model.bundle import LandCoverClass
 from pipeline.outputs.atomic import write_files
-
-if TYPE_CHECKING:
-    from pipeline.landcover_map import LandcoverMap
-    from pipeline.model.bundle import LandCoverClass
-
-NO_CLASS = 0
-NO_CONFIDENCE = 255
 
 # GDAL's numbers for the type and the use of a column of a raster attribute table (gdal.h: GDALRATFieldType,
 # GDALRATFieldUsage).
@@ -162,7 +155,7 @@ def _attribute_table(landcover: LandcoverMap) -> bytes:
         ElementTree.SubElement(column, "Usage").text = str(usage)
     for index, entry in enumerate(landcover.classes):
         row = ElementTree.SubElement(table, "Row", index=str(index))
-        for value in (entry.id, counts[entry.id], entry.name, *rgb(entry.color)):
-            ElementTree.SubElement(row, "F").text = str(value)
+        for field in (entry.id, counts[entry.id], entry.name, *rgb(entry.color)):
+            ElementTree.SubElement(row, "F").text = str(field)
     ElementTree.indent(root)
     return ElementTree.tostring(root)

@@ -4,22 +4,17 @@ QGIS loads `NAME.qml` by itself when `NAME.tif`, `NAME.geojson`, `NAME.gpkg` or 
 the same file a raster layer takes the `pipe`, a vector layer `renderer-v2`; each passes over the other's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+from pipeline.model.bundle import LandCoverClass
 from pipeline.outputs.atomic import write_file
 from pipeline.outputs.raster import rgb
 
-if TYPE_CHECKING:
-    from pipeline.model.bundle import LandCoverClass
-
 # A vector layer refuses a style made for another kind of geometry (QgsWkbTypes: 2 = polygon).
 _POLYGON_GEOMETRY = "2"
-# The oldest QGIS this was seen to work with; QGIS converts what newer versions changed since.
+# The QGIS this was seen to work with; newer ones convert the styles of older ones themselves.
 _QGIS_VERSION = "3.22"
 
 

@@ -30,7 +30,8 @@ def augment(images: torch.Tensor, options: AugmentOptions, generator: torch.Gene
     shifted = _shift(images, options.max_shift, generator)
     if options.warp_share > 0:
         warped = _uniform(len(images), generator, images.device) < options.warp_share
-        shifted[warped] = _warp(images[warped], options.max_scale, generator)
+        if warped.any():
+            shifted[warped] = _warp(images[warped], options.max_scale, generator)
     return _radiometry(shifted, options, generator)
 
 

@@ -91,7 +91,7 @@ def split_tiles(folder: Path, *, validation_share: float, seed: int) -> Split:
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Read a split file; raises TrainingError if it is empty or a line is no `Class/file` name or a second."""
+    """Read a split file; raises TrainingError if it is empty, repeats itself or has odd names."""
     names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     if not names:
         raise TrainingError(f"The split file {path} names no tile.")

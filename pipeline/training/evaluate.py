@@ -1,6 +1,7 @@
 """Measuring a network on labelled tiles: predictions, accuracy, per-class scores, calibration."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,8 @@ class Evaluation:
         }
 
 
-def evaluate_bundle(bundle: Bundle, folder: Path, names: list[str] | None = None) -> Evaluation:
-    """Classify every tile of a folder of class folders with a bundle.
+def evaluate_bundle(bundle: Bundle, folder: Path, names: Sequence[str] | None = None) -> Evaluation:
+    """Classify the named tiles (default: all) of a folder of class folders with a bundle.
 
     Raises TrainingError if a class folder's name is none of the model's classes, or the tiles have
     another size than the model's.
@@ -127,15 +128,23 @@ def _batches(tiles: TileSet, batch_size: int) -> Iterator[torch.Tensor]:
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the softmax temperature with the least cross-entropy (Guo et al. 2017, section 4.2)."""
+    """Return the softmax temperature with the least cross-entropy (Guo et al. 2017, section 4.2).
+
+    It stays within 1/20 to 20: where every tile is right the least would be at 0, where all is chance
+    at infinity.
+    """
+    limit = math.log(20)
     log_temperature = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
 
+    def temperature() -> torch.Tensor:
+        return log_temperature.clamp(-limit, limit).exp()
+
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(logits / log_temperature.exp(), labels)
+        loss = nn.functional.cross_entropy(logits / temperature(), labels)
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    return float(log_temperature.exp())
+    return temperature().item()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pipeline.errors import OutputError
 from pipeline.outputs.atomic import write_files
-from pipeline.training.dataset import TileSet
+from pipeline.training.dataset import TileSet, load_tiles
 from pipeline.training.evaluate import Evaluation
 
 COLUMNS = 6
@@ -37,6 +39,18 @@ def write_report(output: Path, history: Path | None, evaluation: Evaluation, til
     write_files(files)
 
 
+def write_evaluation(output: Path, evaluation: Evaluation, folder: Path) -> None:
+    """Write the report of an evaluation of the class folders in `folder`, which no training went before.
+
+    Raises OutputError if the folder `output` cannot be made or written.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The output folder {output} cannot be made: {error.strerror}.") from error
+    write_report(output, None, evaluation, load_tiles(folder, evaluation.names))
+
+
 def _plot_history(history: Path) -> Figure:
     with history.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -57,7 +71,7 @@ def _plot_history(history: Path) -> Figure:
 
 def _mark_stages(axes: Axes, rows: list[dict[str, str]]) -> None:
     """Draw a line where the size of the training pieces changes."""
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         if before["size"] != after["size"]:
             axes.axvline(int(after["epoch"]) - 0.5, color="#bbbbbb", linestyle="--", linewidth=1)
 
@@ -91,7 +105,7 @@ def _plot_samples(evaluation: Evaluation, tiles: TileSet) -> Figure:
     heights = [-(-len(chosen) // COLUMNS) for _, chosen in groups]
 
     figure = Figure(figsize=(COLUMNS * 2, sum(heights) * 2.5 + 0.5 * len(groups)), layout="constrained")
-    panels = np.atleast_1d(figure.subfigures(len(groups), 1, height_ratios=heights))
+    panels = figure.subfigures(len(groups), 1, squeeze=False, height_ratios=heights).ravel()
     for panel, height, (title, chosen) in zip(panels, heights, groups, strict=True):
         panel.suptitle(title, fontweight="bold")
         grid = panel.subplots(height, COLUMNS, squeeze=False).ravel()

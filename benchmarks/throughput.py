@@ -1,0 +1,218 @@
+"""What is claimed about speed and memory, from one run: `python benchmarks/throughput.py`.
+
+- tiles per second of the network alone, of `landcover classify` from the scene's file to the map's
+  files, and their ratio. The two are timed in turn, since machines are noisy.
+- peak memory of classifying 2,745 x 2,745 and 10,980 x 10,980 pixels, each in a process of its own.
+- how many tiles get the same class in half precision, and compiled, as in single precision.
+"""
+
+import io
+import json
+import logging
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from statistics import median
+
+import click
+import numpy as np
+import rasterio
+import torch
+from PIL import Image
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+
+from pipeline.classify import ClassifyOptions, classify_scene
+from pipeline.grid import TileGrid
+from pipeline.model.bundle import load_bundle
+from pipeline.predictor import Predictor, PredictorOptions
+from pipeline.radiometry import PixelTransform
+from pipeline.reader import TileBlock
+from pipeline.scene import SceneOptions
+
+BANDS = ("B04", "B03", "B02")
+OPTIONS = ClassifyOptions(scene=SceneOptions(level="l1c", offset=0), overwrite=True)
+MEMORY_SIZES = (2745, 10_980)
+AGREEMENT_TILES = 2700
+EUROSAT_VALUES = PixelTransform((1.0,) * 3, (0.0,) * 3, 0.0, 255.0)  # EuroSAT's tiles are used as they are
+
+
+def make_scene(path: Path, size: int) -> Path:
+    """Write a square L1C scene: noise at scales from fields to single pixels, tiled and deflated as usual."""
+    random = np.random.default_rng(1)
+    block = 512
+    profile = {
+        "driver": "GTiff",
+        "dtype": "uint16",
+        "count": len(BANDS),
+        "width": size,
+        "height": size,
+        "crs": "EPSG:32633",
+        "transform": from_origin(500_000, 5_300_000, 10, 10),
+        "tiled": True,
+        "blockxsize": block,
+        "blockysize": block,
+        "compress": "deflate",
+        "predictor": 2,
+    }
+    with rasterio.open(path, "w", **profile) as scene:
+        scene.descriptions = BANDS
+        for top in range(0, size, block):
+            strip = np.full((len(BANDS), block, -(-size // block) * block), 900.0, np.float32)
+            for scale, contrast in ((128, 250), (32, 120), (8, 60), (1, 25)):
+                shape = len(BANDS), block // scale, strip.shape[2] // scale
+                noise = random.normal(0, contrast, shape).astype(np.float32)
+                strip += noise.repeat(scale, axis=1).repeat(scale, axis=2)
+            rows = min(block, size - top)
+            pixels = strip.clip(1, 10_000).astype(np.uint16)[:, :rows, :size]
+            scene.write(pixels, window=Window(0, top, size, rows))
+    return path
+
+
+def time_network(predictor: Predictor, tiles: int) -> float:
+    """Tiles per second of the network alone: its input is ready, its output is thrown away."""
+    card = predictor.card
+    shape = predictor.batch_size, len(card.bands), card.tile_size, card.tile_size
+    values = (
+        torch.randn(shape)
+        .to(predictor.device, predictor.precision)
+        .contiguous(memory_format=torch.channels_last)
+    )
+    batches = max(1, round(tiles / predictor.batch_size))
+    started = time.perf_counter()
+    with torch.inference_mode():
+        for _ in range(batches):
+            predictor.network(values)
+        if predictor.device.type == "cuda":
+            torch.cuda.synchronize()
+    return batches * predictor.batch_size / (time.perf_counter() - started)
+
+
+def measure_speed(scene: Path, size: int, model: str, options: PredictorOptions, rounds: int) -> dict:
+    """Time the network alone and the whole path in turn, `rounds` times each."""
+    bundle = load_bundle(model)
+    predictor = Predictor(bundle.load_network(), bundle.card, options)
+    tiles = TileGrid(size, size, bundle.card.tile_size, OPTIONS.stride).tile_count
+    alone, whole = [], []
+    with tempfile.TemporaryDirectory() as output:
+        classify_scene(str(scene), Path(output), bundle, predictor, OPTIONS)  # warm: files cached, compiled
+        for _ in range(rounds):
+            alone.append(time_network(predictor, tiles))
+            started = time.perf_counter()
+            classify_scene(str(scene), Path(output), bundle, predictor, OPTIONS)
+            whole.append(tiles / (time.perf_counter() - started))
+    return {
+        "scene": f"{size} x {size} pixels, {tiles} tiles",
+        **predictor.description,
+        "network_tiles_per_second": median(alone),
+        "end_to_end_tiles_per_second": median(whole),
+        "ratio": median(w / a for w, a in zip(whole, alone, strict=True)),
+    }
+
+
+def peak_memory(scene: Path, model: str, options: PredictorOptions) -> float:
+    """Peak resident memory, in MiB, of a process that classifies the scene and does nothing else."""
+    with multiprocessing.get_context("spawn").Pool(1) as process:
+        return process.apply(_classify_and_weigh, (scene, model, options))
+
+
+def _classify_and_weigh(scene: Path, model: str, options: PredictorOptions) -> float:
+    bundle = load_bundle(model)
+    predictor = Predictor(bundle.load_network(), bundle.card, options)
+    with tempfile.TemporaryDirectory() as output:
+        classify_scene(str(scene), Path(output), bundle, predictor, OPTIONS)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def measure_agreement(model: str, tiles: np.ndarray) -> dict[str, float]:
+    """Share of tiles that get the class that they get in float32, by way of computing."""
+    bundle = load_bundle(model)
+    cells = np.ones((1, len(tiles)), bool)
+    block = TileBlock(0, 1, np.arange(len(tiles)), tiles, 0, cells)
+
+    def classes(**options: str) -> np.ndarray:
+        predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(**options))  # type: ignore[arg-type]
+        ((_, probabilities),) = predictor.predict([block], EUROSAT_VALUES, len(tiles))
+        return probabilities.argmax(axis=1)
+
+    single = classes(precision="float32", compile="never")
+    half = classes(precision="bfloat16", compile="never")
+    compiled = classes(precision="bfloat16", compile="always")
+    return {"bfloat16": (half == single).mean().item(), "compiled": (compiled == single).mean().item()}
+
+
+def eurosat_tiles(data: Path) -> np.ndarray:
+    """EuroSAT's validation tiles (n, 3, 64, 64) uint8, evenly over the classes."""
+    with zipfile.ZipFile(data / "eurosat" / "EuroSAT_RGB-val.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
+        names = names[:: max(1, len(names) // AGREEMENT_TILES)]
+        return np.stack([np.asarray(Image.open(io.BytesIO(archive.read(n)))) for n in names]).transpose(
+            0, 3, 1, 2
+        )
+
+
+@click.command()
+@click.option("--size", default=2745, show_default=True, help="Side of the scene that is timed, in pixels.")
+@click.option("--full", is_flag=True, help="Time a whole Sentinel-2 scene: 10,980 pixels, some minutes.")
+@click.option("--rounds", default=3, show_default=True, help="How often each is timed; the median counts.")
+@click.option("--model", default="eurosat-rgb-resnet50", show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--compile", "compile_", default="auto", type=click.Choice(["auto", "always", "never"]))
+@click.option("--memory/--no-memory", default=True, help="Measure peak memory too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(
+    size: int, full: bool, rounds: int, model: str, device: str, compile_: str, memory: bool, as_json: bool
+) -> None:
+    """Measure speed, memory and agreement. LANDCOVER_DATA names the folder with EuroSAT's tiles."""
+    logging.getLogger("pipeline").setLevel(logging.ERROR)
+    size = 10_980 if full else size
+    options = PredictorOptions(device=device, compile=compile_)
+    report: dict = {}
+    with tempfile.TemporaryDirectory() as folder:
+        scenes: dict[int, Path] = {}
+
+        def scene_of(side: int) -> Path:
+            if side not in scenes:
+                scenes[side] = make_scene(Path(folder) / f"noise_{side}.tif", side)
+            return scenes[side]
+
+        if memory:
+            report["peak_memory_mib"] = {n: peak_memory(scene_of(n), model, options) for n in MEMORY_SIZES}
+        report |= measure_speed(scene_of(size), size, model, options, rounds)
+    if data := os.environ.get("LANDCOVER_DATA"):
+        report["agreement_with_float32"] = measure_agreement(model, eurosat_tiles(Path(data)))
+    click.echo(json.dumps(report, indent=2) if as_json else as_table(report))
+
+
+def as_table(report: dict) -> str:
+    """Lay the report out for people."""
+    lines = [
+        ("scene", report["scene"]),
+        ("device", f"{report['device']}, {report['precision']}, batches of {report['batch_size']} tiles"),
+        ("compiled", "yes" if report["compiled"] else "no"),
+        ("network alone", f"{report['network_tiles_per_second']:,.0f} tiles/s"),
+        ("end to end", f"{report['end_to_end_tiles_per_second']:,.0f} tiles/s"),
+        ("ratio", f"{report['ratio']:.3f}   (target: 0.95 on a whole Sentinel-2 scene, --full)"),
+    ]
+    if peaks := report.get("peak_memory_mib"):
+        lines += [(f"peak memory, {side:,} pixels", f"{peak:,.0f} MiB") for side, peak in peaks.items()]
+        small, large = peaks.values()
+        lines.append(("growth of memory", f"{large / small - 1:+.1%}   (target: within 15 %)"))
+    if agreement := report.get("agreement_with_float32"):
+        lines += [
+            (f"{way} = float32", f"{share:.2%} of tiles   (target: 99.9 %)")
+            for way, share in agreement.items()
+        ]
+    else:
+        lines.append(("agreement with float32", "not measured: LANDCOVER_DATA isn't set"))
+    return "\n".join(f"{name:28}{value}" for name, value in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+import copy
+import io
+import logging
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from pipeline import predictor as predictor_module
+from pipeline.errors import DeviceError, ModelError
+from pipeline.model.bundle import LandCoverClass, ModelCard, Scaling, load_bundle, shipped_models
+from pipeline.predictor import Predictor, PredictorOptions
+from pipeline.radiometry import PixelTransform
+from pipeline.reader import TileBlock
+
+CARD = ModelCard(
+    name="tiny",
+    architecture="none",
+    head="linear",
+    bands=("B04", "B03"),
+    level="l1c",
+    scaling=Scaling((0.0, 0.275), (1.0, 255.0)),
+    mean=(90.0, 110.0),
+    std=(40.0, 30.0),
+    tile_size=16,
+    gsd=10.0,
+    classes=tuple(LandCoverClass(i, f"class {i}", "#000000") for i in (1, 2, 3)),
+    temperature=1.7,
+)
+TRANSFORM = PixelTransform((0.1, 0.09), (1.0, -2.0), 1.0, 255.0)
+
+
+def tiny_network():
+    torch.manual_seed(3)
+    network = nn.Sequential(
+        nn.Conv2d(2, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    )
+    network[1].running_mean.normal_()
+    network[1].running_var.uniform_(0.5, 2)
+    network[1].weight.data.uniform_(0.5, 2)
+    return network.eval()
+
+
+class Watched(nn.Module):
+    """Remembers the sizes of its batches. Like networks with control flow, it can't be traced."""
+
+    batches: list = []  # noqa: RUF012
+
+    def __init__(self, limit=10**9):
+        super().__init__()
+        self.network = tiny_network()
+        self.limit = limit
+
+    def forward(self, values):
+        if len(values) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        Watched.batches.append(len(values))
+        return self.network(values)
+
+
+def blocks_of(*counts, dtype=np.uint16):
+    """Blocks with so many tiles each, of random pixels."""
+    random = np.random.default_rng(0)
+    start = 0
+    for row, count in enumerate(counts):
+        tiles = random.integers(0, 3000, (count, 2, 16, 16)).astype(dtype)
+        yield TileBlock(row, 1, np.arange(start, start + count), tiles, row, np.ones((1, count), bool))
+        start += count
+
+
+def plain_probabilities(block):
+    """What the card says a network gets and gives, without any short cut."""
+    values = torch.from_numpy(TRANSFORM.apply(block.tiles.astype(np.float32)))
+    mean, std = (torch.tensor(v).reshape(1, 2, 1, 1) for v in (CARD.mean, CARD.std))
+    with torch.inference_mode():
+        return torch.softmax(tiny_network()((values - mean) / std) / CARD.temperature, dim=1).numpy()
+
+
+def float32_predictor(network=None, **options):
+    return Predictor(network or tiny_network(), CARD, PredictorOptions("cpu", precision="float32", **options))
+
+
+@given(st.lists(st.integers(0, 9), max_size=6), st.integers(1, 12))
+@settings(deadline=None, max_examples=40)
+def test_each_block_comes_back_in_order_with_its_own_probabilities(counts, batch_size):
+    predictor = float32_predictor(batch_size=batch_size)
+    blocks = list(blocks_of(*counts))
+    pairs = list(predictor.predict(iter(blocks), TRANSFORM, sum(counts)))
+    assert [block for block, _ in pairs] == blocks
+    for block, probabilities in pairs:
+        assert probabilities.dtype == np.float32
+        np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "i4", "f4", "f8", ">u2", ">i2"])
+def test_pixels_of_any_type_are_taken_raw(dtype):
+    (block,) = blocks_of(5, dtype=dtype)
+    ((_, probabilities),) = float32_predictor().predict([block], TRANSFORM, 5)
+    np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
+
+
+def test_a_scenes_pixels_stay_as_they_are():
+    (block,) = blocks_of(3, dtype=np.float32)
+    before = block.tiles.copy()
+    list(float32_predictor().predict([block], TRANSFORM, 3))
+    np.testing.assert_array_equal(block.tiles, before)
+
+
+def test_every_batch_but_the_last_is_full_though_blocks_are_small():
+    Watched.batches.clear()
+    list(float32_predictor(Watched(), batch_size=8).predict(blocks_of(3, 0, 4, 1, 9, 2), TRANSFORM, 19))
+    assert Watched.batches == [8, 8, 3]
+
+
+def test_blocks_are_read_little_ahead():
+    taken = []
+
+    def blocks():
+        for block in blocks_of(*[4] * 10):
+            taken.append(block.tile_row)
+            yield block
+
+    next(float32_predictor(batch_size=4).predict(blocks(), TRANSFORM, 40))
+    assert len(taken) <= 3
+
+
+def test_the_network_given_is_left_as_it_is():
+    network = tiny_network()
+    before = copy.deepcopy(network.state_dict())
+    list(
+        Predictor(network, CARD, PredictorOptions("cpu", precision="bfloat16")).predict(
+            blocks_of(2), TRANSFORM, 2
+        )
+    )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert isinstance(network[1], nn.BatchNorm2d)
+
+
+def test_bfloat16_is_close_to_float32():
+    options = PredictorOptions("cpu", precision="bfloat16")
+    (block,) = blocks_of(50)
+    ((_, probabilities),) = Predictor(tiny_network(), CARD, options).predict([block], TRANSFORM, 50)
+    np.testing.assert_allclose(probabilities, plain_probabilities(block), atol=0.02)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(caplog):
+    Watched.batches.clear()
+    predictor = float32_predictor(Watched(limit=3), batch_size=16)
+    pairs = list(predictor.predict(blocks_of(10, 30), TRANSFORM, 40))
+    for block, probabilities in pairs:
+        np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
+    assert max(Watched.batches) == predictor.batch_size == 2
+    assert "batches of 2 tiles" in caplog.text
+
+
+def test_no_memory_for_one_tile_is_said_clearly():
+    with pytest.raises(DeviceError, match="memory of cpu doesn't hold"):
+        list(float32_predictor(Watched(limit=0), batch_size=4).predict(blocks_of(4), TRANSFORM, 4))
+
+
+def test_an_absent_gpu_is_said_clearly(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=r"--device cuda .* no CUDA device"):
+        Predictor(tiny_network(), CARD, PredictorOptions("cuda"))
+    assert Predictor(tiny_network(), CARD).description["device"] == "cpu"
+
+
+@pytest.mark.parametrize(("has_bfloat16", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_precision_follows_the_processor(monkeypatch, has_bfloat16, precision):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bfloat16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    predictor = Predictor(tiny_network(), CARD, PredictorOptions("cpu"))
+    assert predictor.description == {
+        "device": "cpu",
+        "precision": precision,
+        "batch_size": predictor_module.CPU_BATCH,
+        "compiled": False,
+    }
+
+
+def test_a_network_with_other_outputs_than_its_card_is_refused():
+    network = tiny_network()
+    network[-1] = nn.Linear(8, 4)
+    with pytest.raises(ModelError, match=r"4 outputs .* 3 classes"):
+        list(float32_predictor(network).predict(blocks_of(1), TRANSFORM, 1))
+
+
+def test_damaged_weights_are_refused():
+    network = tiny_network()
+    network[-1].weight.data[0, 0] = torch.nan
+    with pytest.raises(ModelError, match="damaged"):
+        list(float32_predictor(network).predict(blocks_of(1), TRANSFORM, 1))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling for the CPU takes a C++ compiler")
+def test_compiled_is_the_same_and_is_compiled_once():
+    predictor = float32_predictor(batch_size=8, compile="always")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for counts in ((5, 14), (3,), (16,)):  # partial batches, a scene smaller than a batch, a full one
+            for block, probabilities in predictor.predict(blocks_of(*counts), TRANSFORM, sum(counts)):
+                np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
+    assert predictor.description["compiled"]
+
+
+def without_compiler(network, **options):
+    def compiled(values):
+        raise RuntimeError("No working C++ compiler found.")
+
+    return compiled
+
+
+def test_without_a_compiler_the_plain_network_runs(monkeypatch, caplog):
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    monkeypatch.setattr(predictor_module, "COMPILE_MIN_TILES", 10)
+    predictor = float32_predictor()
+    with caplog.at_level(logging.WARNING):
+        assert list(predictor.predict(blocks_of(9), TRANSFORM, 9))
+        assert not caplog.text
+        ((block, probabilities),) = predictor.predict(blocks_of(10), TRANSFORM, 10)
+    assert "can't be compiled" in caplog.text
+    assert not predictor.compiled
+    np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
+
+
+def test_compiling_that_was_asked_for_must_work(monkeypatch):
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    with pytest.raises(DeviceError, match=r"takes a C\+\+ compiler"):
+        list(float32_predictor(compile="always").predict(blocks_of(1), TRANSFORM, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "LANDCOVER_DATA" not in os.environ, reason="LANDCOVER_DATA, with EuroSAT's tiles, isn't set"
+)
+def test_the_shipped_model_gives_the_same_classes_in_half_precision():
+    if not (shipped_models() / "eurosat-rgb-resnet50").is_dir():
+        pytest.skip("models/eurosat-rgb-resnet50 isn't there")
+    bundle = load_bundle("eurosat-rgb-resnet50")
+    block = validation_tiles()
+    unchanged = PixelTransform((1.0,) * 3, (0.0,) * 3, 0.0, 255.0)
+
+    def classes(precision):
+        predictor = Predictor(
+            bundle.load_network(), bundle.card, PredictorOptions("cpu", precision=precision)
+        )
+        ((_, probabilities),) = predictor.predict([block], unchanged, len(block.index))
+        return probabilities.argmax(axis=1)
+
+    assert (classes("bfloat16") == classes("float32")).mean() >= 0.999
+
+
+def validation_tiles():
+    """Every second of EuroSAT's validation tiles, as one block."""
+    with zipfile.ZipFile(Path(os.environ["LANDCOVER_DATA"]) / "eurosat" / "EuroSAT_RGB-val.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[::2]
+        images = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names]
+    tiles = np.stack(images).transpose(0, 3, 1, 2)
+    return TileBlock(0, 1, np.arange(len(tiles)), tiles, 0, np.ones((1, len(tiles)), bool))
