@@ -18,6 +18,7 @@ from pipeline.errors import DeviceError, LandcoverError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.classify import ClassifyOptions, Result
+    from pipeline.predictor import Predictor
     from pipeline.scene import SceneOptions
 
 DEFAULT_MODEL = "eurosat-rgb-resnet50"
@@ -236,20 +237,31 @@ def classify(
         overwrite=overwrite,
     )
     options.check(bundle.card)
+    _refuse_same_names(scenes)
     make_folder(output)
     predictor = Predictor(
         bundle.load_network(), bundle.card, PredictorOptions(device=device, batch_size=batch_size)
     )
-    failed = [scene for scene in scenes if not _classify_one(scene, output, bundle, predictor, options)]
+    failed = [scene for scene in scenes if not _classify_one(scene, output, predictor, options)]
     if failed:
         if len(scenes) > 1:
             click.echo(f"{len(failed)} of {len(scenes)} scenes failed: {', '.join(failed)}", err=True)
         sys.exit(1)
 
 
-def _classify_one(
-    scene: str, output: Path, bundle: Any, predictor: Any, options: "ClassifyOptions"
-) -> bool:
+def _refuse_same_names(scenes: tuple[str, ...]) -> None:
+    """Two scenes of one name would write the same files."""
+    seen: dict[str, str] = {}
+    for scene in scenes:
+        other = seen.setdefault(Path(scene).stem, scene)
+        if other != scene:
+            raise UsageError(
+                f"{other} and {scene} have the same name, and so would their maps: "
+                "classify them into different folders."
+            )
+
+
+def _classify_one(scene: str, output: Path, predictor: "Predictor", options: "ClassifyOptions") -> bool:
     """Classify one of several scenes; a failure is told, and stops only this one."""
     from pipeline.classify import classify_scene
 
@@ -261,7 +273,7 @@ def _classify_one(
 
     try:
         with bar:
-            result = classify_scene(scene, output, bundle, predictor, options, advance)
+            result = classify_scene(scene, output, predictor, options, advance)
     except WRONG_USE:
         raise
     except Exception as error:

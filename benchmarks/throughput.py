@@ -100,11 +100,11 @@ def measure_speed(scene: Path, size: int, model: str, options: PredictorOptions,
     tiles = TileGrid(size, size, bundle.card.tile_size, OPTIONS.stride).tile_count
     alone, whole = [], []
     with tempfile.TemporaryDirectory() as output:
-        classify_scene(str(scene), Path(output), bundle, predictor, OPTIONS)  # warm: files cached, compiled
+        classify_scene(str(scene), Path(output), predictor, OPTIONS)  # warm: files cached, compiled
         for _ in range(rounds):
             alone.append(time_network(predictor, tiles))
             started = time.perf_counter()
-            classify_scene(str(scene), Path(output), bundle, predictor, OPTIONS)
+            classify_scene(str(scene), Path(output), predictor, OPTIONS)
             whole.append(tiles / (time.perf_counter() - started))
     return {
         "scene": f"{size} x {size} pixels, {tiles} tiles",
@@ -125,7 +125,7 @@ def _classify_and_weigh(scene: Path, model: str, options: PredictorOptions) -> f
     bundle = load_bundle(model)
     predictor = Predictor(bundle.load_network(), bundle.card, options)
     with tempfile.TemporaryDirectory() as output:
-        classify_scene(str(scene), Path(output), bundle, predictor, OPTIONS)
+        classify_scene(str(scene), Path(output), predictor, OPTIONS)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import OutputError, UsageError
 from pipeline.grid import MIN_STRIDE, TileGrid
 from pipeline.landcover_map import LandcoverMap, MapBuilder
-from pipeline.model.bundle import Bundle, ModelCard
+from pipeline.model.bundle import ModelCard
 from pipeline.outputs.areas import ClassArea, class_areas, write_areas
 from pipeline.outputs.atomic import write_file
 from pipeline.outputs.polygons import POLYGON_SUFFIXES, polygons_possible, write_polygons
@@ -25,6 +25,10 @@ from pipeline.reader import read_blocks
 from pipeline.scene import Scene, SceneOptions, open_scene
 
 log = logging.getLogger(__name__)
+
+# Decompressing is a core's work of some 100 million pixels a second: on the CPU the network leaves no
+# core for more than reading ahead, on a GPU it is what the device would wait for.
+READER_THREADS = {"cpu": 2, "cuda": 8}
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class ClassifyOptions:
     probabilities: bool = False
     preview: bool = False
     overwrite: bool = False
-    reader_threads: int = 2
+    reader_threads: int = 0  # 0 = as many as keep the device busy
 
     def check(self, card: ModelCard) -> None:
         """Raise UsageError if the options cannot go together with the model."""
@@ -70,7 +74,6 @@ class Result:
 def classify_scene(
     path: str,
     output: Path,
-    bundle: Bundle,
     predictor: Predictor,
     options: ClassifyOptions = ClassifyOptions(),
     progress: Callable[[int, int], None] | None = None,
@@ -83,10 +86,11 @@ def classify_scene(
     options that do not fit the model.
     """
     started = time.perf_counter()
-    options.check(bundle.card)
-    scene = open_scene(path, bundle.card, options.scene)
+    card = predictor.card
+    options.check(card)
+    scene = open_scene(path, card, options.scene)
     identity = {
-        "model": {"name": bundle.card.name, "digest": bundle.card.digest},
+        "model": {"name": card.name, "digest": card.digest},
         "input": fingerprint(scene),
         "options": options.that_decide_the_map(),
     }
@@ -96,9 +100,11 @@ def classify_scene(
         log.log(logging.WARNING if note.level == "warning" else logging.INFO, "%s: %s", scene.name, note.text)
 
     land_cover, tiles = map_scene(scene, predictor, options, progress)
+    if tiles == 0:
+        log.warning("%s: the scene has no valid pixel, so its map is all no data.", scene.name)
     run_file = output / f"{scene.name}_run.json"
     run_file.unlink(missing_ok=True)  # from here on, what lies there is no longer what it says
-    files = write_outputs(land_cover, output, scene.name, bundle.card, options)
+    files = write_outputs(land_cover, output, scene.name, card, options)
     areas = class_areas(land_cover)
     seconds = time.perf_counter() - started
     record = {
@@ -132,11 +138,12 @@ def map_scene(
         keep_probabilities=options.probabilities,
     )
     tiles = 0
-    blocks = read_blocks(scene, grid, threads=options.reader_threads)
+    threads = options.reader_threads or READER_THREADS[predictor.device.type]
+    blocks = read_blocks(scene, grid, threads=threads)
     for block, probabilities in predictor.predict(blocks, scene.pixel_transform, grid.tile_count):
         builder.add(block, probabilities)
         tiles += len(block.index)
-        if progress is not None:
+        if progress is not None:  # tiles left out for want of data count as done
             progress(block.tile_rows * grid.tile_cols, grid.tile_count)
     return builder.finish(scene.crs, scene.transform), tiles
 

@@ -80,7 +80,7 @@ class TileGrid:
         return _covering(cell_col, self.overlap, self.tile_cols)
 
     def pixel_rows(self, tile_row: int, tile_rows: int = 1) -> tuple[int, int]:
-        """First pixel row of `tile_rows` rows of tiles, and the one after their last: maybe beyond the scene."""
+        """First pixel row of `tile_rows` rows of tiles and the one after the last, maybe beyond the scene."""
         return tile_row * self.stride, (tile_row + tile_rows - 1) * self.stride + self.tile
 
     def transform(self, scene_transform: Affine) -> Affine:

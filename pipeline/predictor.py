@@ -117,8 +117,7 @@ class Predictor:
         probabilities = self._probabilities(batch.tiles, to_input)
         batch.probabilities = probabilities.to("cpu", non_blocking=True)
         if self.device.type == "cuda":
-            batch.done = torch.cuda.Event()
-            batch.done.record()
+            batch.done = torch.cuda.current_stream(self.device).record_event()
 
     @torch.inference_mode()
     def _probabilities(self, tiles: Tensor, to_input: "InputTransform") -> Tensor:

@@ -18,9 +18,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pipeline.grid import TileGrid
 from pipeline.scene import Scene, SceneReader
 
-# A row of 1,024-pixel JPEG 2000 blocks across a Sentinel-2 product, three bands of uint16, is 64.4 MiB.
-# Such a strip must be read in one piece, since these blocks are the slowest of all to decode.
-BLOCK_BYTES = 72 * 2**20
+BLOCK_BYTES = 64 * 2**20
+# A row of 1,024-pixel JPEG 2000 blocks across a Sentinel-2 product, thirteen bands of uint16, is 279 MiB.
+# It must be read in one piece, since no other blocks are as slow to decode.
+STRIP_BYTES = 320 * 2**20
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,21 @@ class TileBlock:
 
 
 def read_blocks(
-    scene: Scene, grid: TileGrid, *, threads: int = 2, block_bytes: int = BLOCK_BYTES
+    scene: Scene,
+    grid: TileGrid,
+    *,
+    threads: int = 2,
+    block_bytes: int = BLOCK_BYTES,
+    strip_bytes: int = STRIP_BYTES,
 ) -> Iterator[TileBlock]:
     """Yield the scene's tiles, block after block from the top.
 
     `threads` strips at most are being read or wait; each thread has a handle of its own. A block's tiles
-    and a strip's pixels stay below `block_bytes` where one row of tiles does. Raises SceneError as soon
-    as a strip turns out to be unreadable. Closing the generator ends the threads, which close their
-    handles.
+    stay below `block_bytes` and a strip's pixels below `strip_bytes`, where one row of tiles does. Raises
+    SceneError as soon as a strip turns out to be unreadable. Closing the generator ends the threads,
+    which close their handles.
     """
-    strips = deque(_strips(scene, grid, block_bytes))
+    strips = deque(_strips(scene, grid, strip_bytes))
     reading: deque[Future[Iterator[TileBlock]]] = deque()
     with ExitStack() as stack:
         count = min(threads, len(strips))
@@ -99,12 +105,12 @@ class _Strip:
     cell_valid: np.ndarray  # (cell rows from rows.start on, cell_cols) bool: all cells that the tiles cover
 
 
-def _strips(scene: Scene, grid: TileGrid, block_bytes: int) -> list[range]:
+def _strips(scene: Scene, grid: TileGrid, strip_bytes: int) -> list[range]:
     """Cut the rows of tiles into strips that start where the file's blocks do, if that can be had."""
     row_bytes = grid.stride * scene.width * len(scene.bands) * scene.dtype.itemsize
     rows = math.lcm(grid.stride, scene.block_height) // grid.stride
-    if rows * row_bytes > block_bytes:
-        rows = max(1, block_bytes // row_bytes)
+    if rows * row_bytes > strip_bytes:
+        rows = max(1, strip_bytes // row_bytes)
     starts = range(0, grid.tile_rows, rows)
     return [range(start, min(start + rows, grid.tile_rows)) for start in starts]
 

@@ -123,8 +123,10 @@ def offset_of_baseline(baseline: str) -> int:
 
 @dataclass(frozen=True)
 class ProductMetadata:
-    """The radiometric part of MTD_MSIL1C.xml or MTD_MSIL2A.xml: reflectance = (DN + offset) / "
-    "quantification."""
+    """The radiometric part of MTD_MSIL1C.xml or MTD_MSIL2A.xml.
+
+    Reflectance = (DN + offset of the band) / quantification.
+    """
 
     level: str
     baseline: str

@@ -171,7 +171,7 @@ def test_info_says_what_is_assumed_and_why(scene):
     assert "EPSG:32633" in text
     assert "B04 B03 B02" in text
     assert "6 (2 rows x 3 columns)" in text
-    assert "L1C" in text
+    assert "Level-1C" in text
     facts = json.loads(landcover("info", scene, *LIGHT, "--json").output)
     assert facts["notes"]
 

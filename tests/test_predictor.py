@@ -171,6 +171,17 @@ def test_no_memory_for_one_tile_is_said_clearly():
         list(float32_predictor(Watched(limit=0), batch_size=4).predict(blocks_of(4), TRANSFORM, 4))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_a_gpu_gives_the_same(precision):
+    options = PredictorOptions("cuda", batch_size=8, precision=precision)
+    blocks = list(blocks_of(30, 3, 0, 50))
+    pairs = list(Predictor(tiny_network(), CARD, options).predict(blocks, TRANSFORM, 83))
+    assert [block for block, _ in pairs] == blocks
+    for block, probabilities in pairs:
+        np.testing.assert_allclose(probabilities, plain_probabilities(block), atol=0.02)
+
+
 def test_an_absent_gpu_is_said_clearly(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match=r"--device cuda .* no CUDA device"):

@@ -108,12 +108,15 @@ def scenes_and_grids(draw):
     return scene, grid
 
 
-@given(scenes_and_grids(), st.integers(1, 3), st.sampled_from([1, 20_000, 100_000, BLOCK_BYTES]))
+limits = st.sampled_from([1, 5_000, 20_000, 100_000, BLOCK_BYTES])
+
+
+@given(scenes_and_grids(), st.integers(1, 3), limits, limits)
 @settings(deadline=None)
-def test_blocks_hold_the_tiles_and_cells_of_the_definition(scene_and_grid, threads, block_bytes):
+def test_blocks_hold_the_tiles_and_cells_of_the_definition(scene_and_grid, threads, block_bytes, strip_bytes):
     scene, grid = scene_and_grid
     tiles, cells = cut_by_hand(scene, grid)
-    blocks = list(read_blocks(scene, grid, threads=threads, block_bytes=block_bytes))
+    blocks = list(read_blocks(scene, grid, threads=threads, block_bytes=block_bytes, strip_bytes=strip_bytes))
 
     assert np.concatenate([block.index for block in blocks]).tolist() == list(tiles)
     assert np.array_equal(np.concatenate([block.cell_valid for block in blocks]), cells)
@@ -125,7 +128,7 @@ def test_blocks_hold_the_tiles_and_cells_of_the_definition(scene_and_grid, threa
     assert scene.opened == scene.closed <= threads
 
 
-@given(scenes_and_grids(), st.sampled_from([1, 20_000, 100_000]))
+@given(scenes_and_grids(), limits)
 @settings(deadline=None, max_examples=30)
 def test_blocks_follow_one_another_and_are_bounded(scene_and_grid, block_bytes):
     scene, grid = scene_and_grid
@@ -154,7 +157,7 @@ def test_overlapping_tiles_reread_only_what_overlaps():
 def test_a_wide_scene_is_read_a_row_of_tiles_at_a_time():
     scene = ArrayScene(np.zeros((3, 256, 100_000), np.uint8), block_height=256)
     grid = TileGrid(100_000, 256)
-    blocks = list(read_blocks(scene, grid, block_bytes=30 * 2**20))
+    blocks = list(read_blocks(scene, grid, strip_bytes=30 * 2**20))
     assert [block.tile_rows for block in blocks] == [1, 1, 1, 1]
     assert max(height for _, height in scene.reads) == 64
 
