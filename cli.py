@@ -150,6 +150,15 @@ def scene_options(command: Command) -> Command:
     return wrapped
 
 
+output_option = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Where to write; made if it is not there.",
+)
+
 model_option = click.option(
     "--model",
     default=DEFAULT_MODEL,
@@ -170,7 +179,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR")
+@output_option
 @model_option
 @click.option(
     "--stride",
@@ -242,11 +251,17 @@ def classify(
     predictor = Predictor(
         bundle.load_network(), bundle.card, PredictorOptions(device=device, batch_size=batch_size)
     )
-    failed = [scene for scene in scenes if not _classify_one(scene, output, predictor, options)]
-    if failed:
+    failures = {}
+    for scene in scenes:
+        if error := _classify_one(scene, output, predictor, options):
+            failures[scene] = error
+    if failures:
         if len(scenes) > 1:
-            click.echo(f"{len(failed)} of {len(scenes)} scenes failed: {', '.join(failed)}", err=True)
-        sys.exit(1)
+            click.echo(f"{len(failures)} of {len(scenes)} scenes failed: {', '.join(failures)}", err=True)
+        all_wrong_use = len(failures) == len(scenes) and all(
+            isinstance(error, WRONG_USE) for error in failures.values()
+        )
+        sys.exit(2 if all_wrong_use else 1)
 
 
 def _refuse_same_names(scenes: tuple[str, ...]) -> None:
@@ -261,8 +276,10 @@ def _refuse_same_names(scenes: tuple[str, ...]) -> None:
             )
 
 
-def _classify_one(scene: str, output: Path, predictor: "Predictor", options: "ClassifyOptions") -> bool:
-    """Classify one of several scenes; a failure is told, and stops only this one."""
+def _classify_one(
+    scene: str, output: Path, predictor: "Predictor", options: "ClassifyOptions"
+) -> Exception | None:
+    """Classify one of several scenes; a failure is told and returned, and stops only this one."""
     from pipeline.classify import classify_scene
 
     bar = tqdm(desc=Path(scene).name, unit=" tiles", disable=None, leave=False)
@@ -274,17 +291,15 @@ def _classify_one(scene: str, output: Path, predictor: "Predictor", options: "Cl
     try:
         with bar:
             result = classify_scene(scene, output, predictor, options, advance)
-    except WRONG_USE:
-        raise
     except Exception as error:
         if click.get_current_context().obj["debug"]:
             raise
         known = isinstance(error, LandcoverError)
         bug = "" if known else f"unexpected {type(error).__name__} (--debug shows where): "
         _say_error(f"{bug}{error}")
-        return False
+        return error
     _say_result(result)
-    return True
+    return None
 
 
 @main.command()
@@ -314,7 +329,7 @@ def info(scene: str, model: str, scene_options: "SceneOptions", stride: int, as_
 @main.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A recipe.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR")
+@output_option
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in DIR.")
 @reports_errors
 def train(data: Path, config: Path, output: Path, resume: bool) -> None:
@@ -425,7 +440,8 @@ def _say_result(result: "Result") -> None:
     click.echo(f"{result.scene}: {again}{result.tiles} tiles in {result.seconds:.1f} s")
     for area in result.areas:
         if area.hectares > 0:
-            click.echo(f"  {area.class_name:<24}{area.hectares:>12,.1f} ha {area.share_percent:>6.1f} %")
+            share = "" if area.share_percent is None else f"{area.share_percent:>6.1f} %"
+            click.echo(f"  {area.class_name:<24}{area.hectares:>12,.1f} ha {share}")
     click.echo(f"  map: {result.files['landcover']}")
 
 
@@ -442,7 +458,8 @@ class _AboveProgressBars(logging.StreamHandler):
 
 def _start_logging(debug: bool) -> None:
     handler = _AboveProgressBars()
-    handler.setFormatter(logging.Formatter("%(message)s" if not debug else "%(levelname)s %(name)s: %(message)s"))
+    pattern = "%(levelname)s %(name)s: %(message)s" if debug else "%(message)s"
+    handler.setFormatter(logging.Formatter(pattern))
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler], force=True)
     # GDAL's remarks on a file's tags are for developers; what matters of them we say ourselves.
     logging.getLogger("rasterio").setLevel(logging.DEBUG if debug else logging.CRITICAL)

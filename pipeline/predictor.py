@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from torch.fx.experimental.optimization import fuse
 
 from pipeline.errors import DeviceError, ModelError
 from pipeline.model.bundle import ModelCard, standardisation
+from pipeline.model.device import find_device, find_precision
 from pipeline.radiometry import PixelTransform
-from pipeline.reader import TileBlock
+
+if TYPE_CHECKING:
+    from pipeline.reader import TileBlock
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +69,8 @@ class Predictor:
         options: PredictorOptions = PredictorOptions(),
     ):
         self.card = card
-        self.device = _find_device(options.device)
-        self.precision = _find_precision(options.precision, self.device)
+        self.device = find_device(options.device)
+        self.precision = find_precision(options.precision, self.device)
         self.batch_size = options.batch_size or (CUDA_BATCH if self.device.type == "cuda" else CPU_BATCH)
         self.compiled = False
         self._compile = options.compile
@@ -85,8 +88,8 @@ class Predictor:
         }
 
     def predict(
-        self, blocks: Iterable[TileBlock], transform: PixelTransform, expected_tiles: int
-    ) -> Iterator[tuple[TileBlock, np.ndarray]]:
+        self, blocks: "Iterable[TileBlock]", transform: PixelTransform, expected_tiles: int
+    ) -> "Iterator[tuple[TileBlock, np.ndarray]]":
         """Yield each block, in order, with the probabilities (k, classes) float32 of its tiles.
 
         `transform` turns the blocks' pixels into the model's training values. `expected_tiles`, about how
@@ -111,6 +114,15 @@ class Predictor:
             running.finish()
         for result in results:
             yield result.as_pair()
+
+    def predict_tiles(self, tiles: np.ndarray, transform: PixelTransform) -> np.ndarray:
+        """Return the probabilities (n, classes) float32 of `tiles` (n, bands, tile, tile) in memory.
+
+        The same as `predict` gives, tile for tile: batches are of the same size. Raises as it does.
+        """
+        to_input = InputTransform(transform, self.card, self.device)
+        batches = torch.from_numpy(tiles).split(self.batch_size)
+        return torch.cat([self._probabilities(batch, to_input).cpu() for batch in batches]).numpy()
 
     def _start(self, batch: "_Batch", to_input: "InputTransform") -> None:
         """Let the device compute a batch; on CUDA this returns before the device is done."""
@@ -202,11 +214,11 @@ class InputTransform:
 class _Result:
     """A block and as much as is known of its probabilities."""
 
-    block: TileBlock
+    block: "TileBlock"
     probabilities: np.ndarray
     missing: int
 
-    def as_pair(self) -> tuple[TileBlock, np.ndarray]:
+    def as_pair(self) -> "tuple[TileBlock, np.ndarray]":
         return self.block, self.probabilities
 
 
@@ -254,7 +266,11 @@ class _Batch:
 
 
 def _gather(
-    blocks: Iterable[TileBlock], classes: int, results: deque[_Result], batch_size: int, device: torch.device
+    blocks: "Iterable[TileBlock]",
+    classes: int,
+    results: deque[_Result],
+    batch_size: int,
+    device: torch.device,
 ) -> Iterator[_Batch]:
     """Queue each block in `results` and yield its tiles in full batches; the last one may be partial.
 
@@ -294,26 +310,3 @@ def _prepare(network: nn.Module, device: torch.device, precision: torch.dtype) -
         )
         network = copy.deepcopy(network)
     return network.to(device, precision, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def _find_device(wish: str) -> torch.device:
-    available = torch.cuda.is_available()
-    if wish == "auto":
-        return torch.device("cuda" if available else "cpu")
-    device = torch.device(wish)
-    if device.type == "cuda" and not available:
-        raise DeviceError(
-            "--device cuda was asked for, but PyTorch sees no CUDA device: check the driver and that the "
-            "installed PyTorch is a CUDA build, or use --device cpu."
-        )
-    return device
-
-
-def _find_precision(wish: str, device: torch.device) -> torch.dtype:
-    """Half precision where the device computes in it faster, else single."""
-    if wish != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wish]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32

@@ -14,6 +14,9 @@ SHIPPED = "eurosat-rgb-resnet50"
 LIGHT = "eurosat-rgb-mobilenetv2"
 
 
+UTM_10M = from_origin(399_960, 5_300_040, 10, 10)
+
+
 @pytest.fixture(scope="session")
 def landcover_data() -> Path:
     """Return the folder of real data that LANDCOVER_DATA names."""
@@ -52,7 +55,7 @@ def write_raster(tmp_path: Path) -> Callable[..., Path]:
         name: str = "scene.tif",
         *,
         crs: str | None = "EPSG:32633",
-        transform: Affine | None = from_origin(399_960, 5_300_040, 10, 10),
+        transform: Affine | None = UTM_10M,
         nodata: float | None = None,
         descriptions: tuple[str, ...] = (),
         tags: dict[str, str] | None = None,

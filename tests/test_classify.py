@@ -79,7 +79,10 @@ def l1c(write_raster):
 
     def write(height=192, width=256, **kwargs):
         return write_raster(
-            noise(3, height, width), descriptions=("B04", "B03", "B02"), tags={"PROCESSING_LEVEL": "Level-1C"}, **kwargs
+            noise(3, height, width),
+            descriptions=("B04", "B03", "B02"),
+            tags={"PROCESSING_LEVEL": "Level-1C"},
+            **kwargs,
         )
 
     return write
@@ -133,7 +136,10 @@ def test_a_known_point_of_a_scene_in_degrees_lands_in_its_cell(write_raster, tmp
     pixel = 10 / 111_320
     geographic = from_origin(15.0, 48.0, pixel / np.cos(np.radians(48)), pixel)
     scene = write_raster(
-        pixels, crs="EPSG:4326", transform=geographic, descriptions=("B04", "B03", "B02"),
+        pixels,
+        crs="EPSG:4326",
+        transform=geographic,
+        descriptions=("B04", "B03", "B02"),
         tags={"PROCESSING_LEVEL": "Level-1C"},
     )
     result = classify(scene, tmp_path / "out", light_predictor)
@@ -190,7 +196,7 @@ def test_run_json_says_what_was_done_and_a_second_run_leaves_it(l1c, tmp_path, l
     again = classify(scene, tmp_path / "out", light_predictor)
     assert again.skipped
     assert again.areas == first.areas
-    with pytest.raises(OutputError, match="another options.*--overwrite"):
+    with pytest.raises(OutputError, match=r"another options.*--overwrite"):
         classify(scene, tmp_path / "out", light_predictor, stride=32)
     assert not classify(scene, tmp_path / "out", light_predictor, stride=32, overwrite=True).skipped
 

@@ -13,6 +13,7 @@ import pytest
 import rasterio
 from click.testing import CliRunner, Result
 from rasterio.transform import from_origin
+from rasterio.warp import transform as transform_points
 
 import cli
 
@@ -41,7 +42,8 @@ def scene(write_raster) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["classify"], ["info"], ["train"], ["evaluate"], ["model"], ["model", "list"], ["model", "show"]]
+    "command",
+    [[], ["classify"], ["info"], ["train"], ["evaluate"], ["model"], ["model", "list"], ["model", "show"]],
 )
 def test_every_command_has_help(command):
     result = landcover(*command, "--help")
@@ -129,8 +131,22 @@ def test_bands_that_cannot_be_meant(scene, tmp_path, bands):
 
 
 def test_a_band_that_the_file_has_not(scene, tmp_path):
-    message = fails(1, "classify", scene, "-o", tmp_path / "maps", *LIGHT, "--bands", "red=9,green=2,blue=3")
-    assert "9" in message
+    message = fails(2, "classify", scene, "-o", tmp_path / "maps", *LIGHT, "--bands", "red=9,green=2,blue=3")
+    assert "red=9" in message
+
+
+def test_wrong_use_for_one_scene_does_not_stop_the_others(scene, write_raster, tmp_path):
+    four = write_raster(np.full((4, 64, 64), 900, np.uint16), "four.tif")
+    bands = ["--bands", "red=4,green=2,blue=3"]
+    result = landcover("classify", scene, four, "-o", tmp_path / "maps", *LIGHT, *bands)
+    assert result.exit_code == 1
+    assert (tmp_path / "maps" / "four_run.json").is_file()
+
+
+def test_two_scenes_of_one_name_do_not_overwrite_each_other(scene, tmp_path):
+    other = tmp_path / "elsewhere" / scene.name
+    message = fails(2, "classify", scene, other, "-o", tmp_path / "maps", *LIGHT)
+    assert "same name" in message
 
 
 def test_a_file_where_the_output_folder_should_be(scene, tmp_path):
@@ -181,7 +197,9 @@ def test_models_are_listed_and_shown(light):
     shown = landcover("model", "show", "eurosat-rgb-mobilenetv2").output
     for text in ("AnnualCrop", "64x64", "B04 B03 B02", light.card.digest):
         assert text in shown
-    assert json.loads(landcover("model", "show", "eurosat-rgb-mobilenetv2", "--json").output)["mlm:architecture"]
+    assert json.loads(landcover("model", "show", "eurosat-rgb-mobilenetv2", "--json").output)[
+        "mlm:architecture"
+    ]
 
 
 def test_debug_shows_where(tmp_path):
@@ -211,23 +229,44 @@ def test_every_shared_scene_gives_a_map_or_one_clear_sentence(scenes, tmp_path):
     assert outcomes["scenes"] == 0, "the folder of L1C band files"
 
 
-def test_the_shared_scenes_are_mapped_when_told_what_they_are(scenes, tmp_path):
-    calls = {
-        "innviertel_l2a_2dates": ["--bands", "red=1,green=2,blue=3", "--level", "l2a", "--offset", "0"],
-        "boadella_l2a_20210721": ["--bands", "red=4,green=3,blue=2", "--level", "l2a", "--offset", "0"],
-        "boadella_l2a_20200118_cloud": ["--bands", "red=4,green=3,blue=2", "--level", "l2a", "--offset", "0"],
-    }
-    for name, options in calls.items():
-        result = landcover("classify", scenes / f"{name}.tif", "-o", tmp_path, *LIGHT, *options)
-        assert result.exit_code == 0, result.output
+WATER, FOREST, RESIDENTIAL = (9, 10), (2,), (8,)
+
+
+@pytest.mark.parametrize(
+    ("name", "bands", "places"),
+    [
+        (
+            "innviertel_l2a_2dates",
+            "red=1,green=2,blue=3",
+            {"the Inn": (272, 310, WATER), "woods": (65, 87, FOREST), "village": (337, 87, RESIDENTIAL)},
+        ),
+        ("boadella_l2a_20210721", "red=4,green=3,blue=2", {"reservoir": (273, 161, WATER)}),
+        ("boadella_l2a_20200118_cloud", "red=4,green=3,blue=2", {}),
+    ],
+)
+def test_the_shipped_model_finds_what_is_to_be_seen(scenes, tmp_path, name, bands, places):
+    """Places, as (column, row, classes that are right), were looked up in the scenes by eye."""
+    scene = scenes / f"{name}.tif"
+    result = landcover("classify", scene, "-o", tmp_path, "--stride", 16, "--bands", bands)
+    assert result.exit_code == 0, result.output
+    with rasterio.open(scene) as source, rasterio.open(tmp_path / f"{name}_landcover.tif") as land_cover:
+        class_id = land_cover.read(1)
+        for place, (column, row, right) in places.items():
+            x, y = source.xy(row, column)
+            (x,), (y,) = transform_points(source.crs, land_cover.crs, [x], [y])
+            assert class_id[land_cover.index(x, y)] in right, place
+
+
+@pytest.mark.slow
+def test_a_safe_product_is_mapped_with_its_clouds_left_out(scenes, tmp_path):
     safe = next((scenes / "safe").iterdir())
     assert "--safe-resolution 60" in fails(1, "classify", safe, "-o", tmp_path, *LIGHT)
     result = landcover("classify", safe, "-o", tmp_path, *LIGHT, "--safe-resolution", 60)
     assert result.exit_code == 0, result.output
-    # The reservoir of Boadella lies in the middle of its scene.
-    with rasterio.open(tmp_path / "boadella_l2a_20210721_landcover.tif") as raster:
-        water = np.isin(raster.read(1), (9, 10))
-        assert 0.02 < water.mean() < 0.4
+    with rasterio.open(tmp_path / f"{safe.stem}_landcover.tif") as raster:
+        assert raster.crs.to_epsg() == 32629
+        assert raster.shape == (172, 172)
+        assert 0 < (raster.read(1) == 0).mean() < 1
 
 
 def test_offset_is_a_number_or_auto(scene, tmp_path):
@@ -237,4 +276,4 @@ def test_offset_is_a_number_or_auto(scene, tmp_path):
 
 def test_scene_without_the_bands_of_the_model(write_raster, tmp_path):
     two = write_raster(np.ones((2, 64, 64), np.uint16), transform=from_origin(0, 0, 10, 10))
-    assert "--bands" in fails(1, "classify", two, "-o", tmp_path / "maps", *LIGHT)
+    assert "needs 3: B04, B03, B02" in fails(1, "classify", two, "-o", tmp_path / "maps", *LIGHT)

@@ -13,7 +13,9 @@ from torch import nn
 from tqdm import tqdm
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import Bundle, standardisation
+from pipeline.model.bundle import Bundle
+from pipeline.predictor import Predictor
+from pipeline.radiometry import PixelTransform
 from pipeline.training.dataset import TileSet, load_tiles
 
 
@@ -83,7 +85,7 @@ def evaluate_bundle(bundle: Bundle, folder: Path, names: Sequence[str] | None = 
 
 
 def evaluate_tiles(bundle: Bundle, tiles: TileSet) -> Evaluation:
-    """Classify tiles in memory with a bundle; labels are numbered as the model's classes are.
+    """Classify tiles in memory with a bundle, as `classify` would; labels are numbered as its classes are.
 
     Raises TrainingError if a class is none of the model's, or the tiles have another size.
     """
@@ -100,11 +102,10 @@ def evaluate_tiles(bundle: Bundle, tiles: TileSet) -> Evaluation:
             f"({', '.join(bundle.card.bands)})."
         )
     labels = torch.tensor([known.index(name) for name in tiles.classes])[tiles.labels]
-    mean, std = standardisation(bundle.card)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = bundle.load_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    logits = predict_logits(network, tiles, mean, std, batch_size=256)
-    probabilities = torch.softmax(logits / bundle.card.temperature, dim=1).numpy()
+    predictor = Predictor(bundle.load_network(), bundle.card)
+    bands = len(bundle.card.bands)
+    as_they_are = PixelTransform((1.0,) * bands, (0.0,) * bands, 0.0, 255.0)
+    probabilities = predictor.predict_tiles(tiles.images.numpy(), as_they_are)
     return Evaluation(probabilities, labels.numpy(), known, tiles.names)
 
 

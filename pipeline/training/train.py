@@ -30,6 +30,7 @@ from pipeline.model.bundle import (
     standardisation,
 )
 from pipeline.model.classes import number_classes
+from pipeline.model.device import find_device, find_precision
 from pipeline.model.network import build_network, freeze, load_backbone, unfreeze
 from pipeline.outputs.atomic import write_file, write_files
 from pipeline.training.augment import augment, random_crop
@@ -144,7 +145,7 @@ def _check_tiles(training: TileSet, validation: TileSet, recipe: Recipe) -> None
 
 def _start(recipe: Recipe, card: ModelCard) -> Run:
     """Build all that a run needs, at epoch 0."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device("auto")
     mean, std = standardisation(card, device)
     network = build_network(
         recipe.architecture,
@@ -233,7 +234,7 @@ def _train_epoch(run: Run, training: TileSet, epoch: int) -> dict[str, Any]:
             group["lr"] = _learning_rate(recipe, epoch + step / steps)
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
-        if step % EMA_EVERY == 0:
+        if step % EMA_EVERY == 0 or step + 1 == steps:
             run.average.update_parameters(run.network)
         total_loss += loss.item()
         correct += int((logits.argmax(dim=1) == labels).sum())
@@ -318,7 +319,9 @@ def _load_teacher(
 
 
 def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision != "float32")
+    # Half precision with a short exponent (old GPUs) would need its loss scaled: those train in single.
+    half = find_precision(recipe.precision, device) is torch.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
 def _evaluation(logits: torch.Tensor, tiles: TileSet) -> Evaluation:
