@@ -16,12 +16,12 @@ WORKDIR /opt/landcover
 COPY constraints.txt ./
 ARG TORCH_INDEX_URL=""
 # Torch alone first: its layer is large and changes seldom. The CPU index has builds of the same
-# versions with a local label (+cpu), which the plain pins admit.
-RUN pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX_URL:+--index-url ${TORCH_INDEX_URL}} torch torchvision
+# versions with a local label (+cpu), which the plain pins admit and pip prefers.
+RUN pip install --no-cache-dir -c constraints.txt \
+    ${TORCH_INDEX_URL:+--extra-index-url ${TORCH_INDEX_URL}} torch torchvision
 
 COPY pyproject.toml README.md LICENSE cli.py ./
 COPY pipeline ./pipeline
-COPY configs ./configs
 COPY models ./models
 RUN pip install --no-cache-dir -c constraints.txt .
 

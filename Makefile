@@ -6,7 +6,7 @@ SCENE  ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint types check install install-dev train clean
+.PHONY: demo test lint types check install install-dev clean
 
 demo: install
 ifeq ($(SCENE),)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pipeline.predictor import Predictor
     from pipeline.scene import SceneOptions
 
+log = logging.getLogger("landcover")
+
 DEFAULT_MODEL = "eurosat-rgb-resnet50"
 WRONG_USE = (UsageError, ModelError, DeviceError)
 
@@ -39,7 +41,7 @@ class Bands(click.ParamType):
         pairs = []
         for part in value.split(","):
             name, separator, index = part.partition("=")
-            if not (separator and name.strip() and index.strip().isdigit() and int(index) > 0):
+            if not (separator and name.strip() and index.strip().isdecimal() and int(index) > 0):
                 self.fail(f"'{part}' is not of the form name=number, as in red=1,green=2,blue=3", param, ctx)
             pairs.append((name.strip(), int(index)))
         if len({name for name, _ in pairs}) < len(pairs):
@@ -69,13 +71,12 @@ def reports_errors(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(*args: Any, debug: bool, **kwargs: Any) -> Any:
         _start_logging(debug)
-        click.get_current_context().obj = {"debug": debug}
         try:
             return command(*args, **kwargs)
-        except LandcoverError as error:
-            if debug:
-                raise
-            _say_error(str(error))
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            _say_error(error)
             sys.exit(2 if isinstance(error, WRONG_USE) else 1)
 
     return wrapped
@@ -105,7 +106,7 @@ def scene_options(command: Command) -> Command:
     )
     @click.option(
         "--mask",
-        type=click.Path(path_type=Path),
+        metavar="FILE",
         help="A raster on any grid: 0 is valid, or a Sentinel-2 scene classification layer (SCL).",
     )
     @click.option("--assume-crs", metavar="CRS", help="The CRS of a scene that has none, such as EPSG:32633.")
@@ -128,7 +129,7 @@ def scene_options(command: Command) -> Command:
         bands: tuple[tuple[str, int], ...],
         level: str,
         offset: int | None,
-        mask: Path | None,
+        mask: str | None,
         assume_crs: str | None,
         assume_gsd: float | None,
         safe_resolution: str,
@@ -159,12 +160,28 @@ output_option = click.option(
     help="Where to write; made if it is not there.",
 )
 
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="A folder with a folder of tiles for each class.",
+)
+
 model_option = click.option(
     "--model",
     default=DEFAULT_MODEL,
     show_default=True,
     metavar="NAME|DIR",
     help="A model that ships, or the folder of your own.",
+)
+
+
+stride_option = click.option(
+    "--stride",
+    type=click.IntRange(min=8),
+    help="Pixels from one tile to the next, and so the map's cell: 64 is 640 m, 16 is 160 m. Below the "
+    "model's tile, tiles overlap and are averaged: finer, smoother, slower.  [default: the tile, 64]",
 )
 
 
@@ -181,14 +198,7 @@ def main() -> None:
 @click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
 @output_option
 @model_option
-@click.option(
-    "--stride",
-    type=click.IntRange(8, 64),
-    default=64,
-    show_default=True,
-    help="Pixels from one tile to the next, and so the map's cell: 64 is 640 m, 16 is 160 m. "
-    "Below 64 tiles overlap and are averaged: finer, smoother, slower.",
-)
+@stride_option
 @scene_options
 @click.option(
     "--min-confidence",
@@ -203,10 +213,17 @@ def main() -> None:
     type=click.Choice(["geojson", "gpkg", "fgb", "parquet", "none"]),
     default="geojson",
     show_default=True,
+    help="Format of the polygons. GeoJSON is in WGS 84, the others are in the map's CRS.",
 )
 @click.option("--probabilities", is_flag=True, help="Also write a raster with a band a class.")
 @click.option("--preview", is_flag=True, help="Also write a picture of the map with its legend (PNG).")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes the GPU if there is one.",
+)
 @click.option("--batch-size", type=click.IntRange(0), default=0, help="Tiles a batch; 0 chooses by device.")
 @click.option("--overwrite", is_flag=True, help="Replace maps that another model or other options made.")
 @reports_errors
@@ -214,7 +231,7 @@ def classify(
     scenes: tuple[str, ...],
     output: Path,
     model: str,
-    stride: int,
+    stride: int | None,
     scene_options: "SceneOptions",
     min_confidence: int,
     polygons: str,
@@ -231,8 +248,9 @@ def classify(
     NAME_landcover.tif (the map), NAME_confidence.tif, NAME_landcover.geojson, NAME_landcover.qml
     (QGIS colours), NAME_areas.csv and NAME_run.json.
     """
-    from pipeline.classify import ClassifyOptions, make_folder
+    from pipeline.classify import ClassifyOptions
     from pipeline.model.bundle import load_bundle
+    from pipeline.outputs.atomic import make_folder
     from pipeline.predictor import Predictor, PredictorOptions
 
     bundle = load_bundle(model)
@@ -246,75 +264,56 @@ def classify(
         overwrite=overwrite,
     )
     options.check(bundle.card)
-    _refuse_same_names(scenes)
     make_folder(output)
     predictor = Predictor(
         bundle.load_network(), bundle.card, PredictorOptions(device=device, batch_size=batch_size)
     )
-    failures = {}
+    failures: dict[str, bool] = {}  # scene -> whether it was wrong use
+    done: set[str] = set()
     for scene in scenes:
-        if error := _classify_one(scene, output, predictor, options):
-            failures[scene] = error
+        try:
+            result = _classify_one(scene, output, predictor, options, done)
+        except Exception as error:
+            _say_error(error)
+            failures[scene] = isinstance(error, WRONG_USE)
+        else:
+            done.add(result.scene.casefold())
+            _say_result(result)
     if failures:
         if len(scenes) > 1:
             click.echo(f"{len(failures)} of {len(scenes)} scenes failed: {', '.join(failures)}", err=True)
-        all_wrong_use = len(failures) == len(scenes) and all(
-            isinstance(error, WRONG_USE) for error in failures.values()
-        )
-        sys.exit(2 if all_wrong_use else 1)
-
-
-def _refuse_same_names(scenes: tuple[str, ...]) -> None:
-    """Two scenes of one name would write the same files."""
-    seen: dict[str, str] = {}
-    for scene in scenes:
-        other = seen.setdefault(Path(scene).stem, scene)
-        if other != scene:
-            raise UsageError(
-                f"{other} and {scene} have the same name, and so would their maps: "
-                "classify them into different folders."
-            )
+        sys.exit(2 if len(failures) == len(scenes) and all(failures.values()) else 1)
 
 
 def _classify_one(
-    scene: str, output: Path, predictor: "Predictor", options: "ClassifyOptions"
-) -> Exception | None:
-    """Classify one of several scenes; a failure is told and returned, and stops only this one."""
+    scene: str, output: Path, predictor: "Predictor", options: "ClassifyOptions", done: set[str]
+) -> "Result":
     from pipeline.classify import classify_scene
 
-    bar = tqdm(desc=Path(scene).name, unit=" tiles", disable=None, leave=False)
+    with tqdm(desc=Path(scene).name, unit=" tiles", disable=None, leave=False) as bar:
 
-    def advance(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done)
+        def advance(tiles: int, total: int) -> None:
+            bar.total = total
+            bar.update(tiles)
 
-    try:
-        with bar:
-            result = classify_scene(scene, output, predictor, options, advance)
-    except Exception as error:
-        if click.get_current_context().obj["debug"]:
-            raise
-        known = isinstance(error, LandcoverError)
-        bug = "" if known else f"unexpected {type(error).__name__} (--debug shows where): "
-        _say_error(f"{bug}{error}")
-        return error
-    _say_result(result)
-    return None
+        return classify_scene(scene, output, predictor, options, advance, taken=done)
 
 
 @main.command()
 @click.argument("scene")
 @model_option
 @scene_options
-@click.option("--stride", type=click.IntRange(8, 64), default=64, show_default=True)
+@stride_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reports_errors
-def info(scene: str, model: str, scene_options: "SceneOptions", stride: int, as_json: bool) -> None:
+def info(scene: str, model: str, scene_options: "SceneOptions", stride: int | None, as_json: bool) -> None:
     """Say what `classify` would do with a scene, and why."""
-    from pipeline.classify import describe_scene
+    from pipeline.classify import ClassifyOptions, describe_scene
     from pipeline.model.bundle import load_bundle
 
-    description = describe_scene(scene, load_bundle(model).card, scene_options, stride)
+    description = describe_scene(
+        scene, load_bundle(model).card, ClassifyOptions(scene=scene_options, stride=stride)
+    )
     if as_json:
         click.echo(json.dumps(description, indent=2))
         return
@@ -327,7 +326,7 @@ def info(scene: str, model: str, scene_options: "SceneOptions", stride: int, as_
 
 
 @main.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
+@data_option
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A recipe.")
 @output_option
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in DIR.")
@@ -349,7 +348,7 @@ def train(data: Path, config: Path, output: Path, resume: bool) -> None:
 
 
 @main.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
+@data_option
 @model_option
 @click.option(
     "--names",
@@ -368,16 +367,16 @@ def train(data: Path, config: Path, output: Path, resume: bool) -> None:
 def evaluate(data: Path, model: str, names: Path | None, output: Path | None, as_json: bool) -> None:
     """Measure a model on labelled tiles: a folder of class folders."""
     from pipeline.model.bundle import load_bundle
-    from pipeline.training.dataset import read_names
-    from pipeline.training.evaluate import evaluate_bundle
+    from pipeline.training.dataset import load_tiles, read_names
+    from pipeline.training.evaluate import evaluate_tiles
 
-    listed = read_names(names) if names else None
-    evaluation = evaluate_bundle(load_bundle(model), data, listed)
+    tiles = load_tiles(data, read_names(names) if names else None)
+    evaluation = evaluate_tiles(load_bundle(model), tiles)
     summary = evaluation.summary()
     if output is not None:
-        from pipeline.training.report import write_evaluation
+        from pipeline.training.report import write_report
 
-        write_evaluation(output, evaluation, data)
+        write_report(output, None, evaluation, tiles)
     if as_json:
         click.echo(json.dumps(summary, indent=2))
         return
@@ -445,8 +444,11 @@ def _say_result(result: "Result") -> None:
     click.echo(f"  map: {result.files['landcover']}")
 
 
-def _say_error(message: str) -> None:
-    click.echo(f"{click.style('error:', fg='red')} {message}", err=True)
+def _say_error(error: Exception) -> None:
+    known = isinstance(error, LandcoverError)
+    bug = "" if known else f"unexpected {type(error).__name__} (a bug of ours; --debug shows where): "
+    click.echo(f"{click.style('error:', fg='red')} {bug}{error}", err=True)
+    log.debug("where it happened:", exc_info=error)
 
 
 class _AboveProgressBars(logging.StreamHandler):

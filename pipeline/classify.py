@@ -2,11 +2,10 @@
 
 import json
 import logging
-import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Collection
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,14 @@ from pipeline.grid import MIN_STRIDE, TileGrid
 from pipeline.landcover_map import LandcoverMap, MapBuilder
 from pipeline.model.bundle import ModelCard
 from pipeline.outputs.areas import ClassArea, class_areas, write_areas
-from pipeline.outputs.atomic import write_file
+from pipeline.outputs.atomic import make_folder, publish, staging_folder, write_file
 from pipeline.outputs.polygons import POLYGON_SUFFIXES, polygons_possible, write_polygons
 from pipeline.outputs.preview import write_preview
 from pipeline.outputs.raster import write_confidence, write_landcover, write_probabilities
 from pipeline.outputs.style import write_style
 from pipeline.predictor import Predictor
 from pipeline.reader import read_blocks
+from pipeline.run_record import areas_of, finished_run, identity, make_record, record_path
 from pipeline.scene import Scene, SceneOptions, open_scene
 
 log = logging.getLogger(__name__)
@@ -30,33 +30,66 @@ log = logging.getLogger(__name__)
 # core for more than reading ahead, on a GPU it is what the device would wait for.
 READER_THREADS = {"cpu": 2, "cuda": 8}
 
+# Every file that a map may have, after the scene's name, apart from the record.
+OUTPUTS = {
+    "landcover": "_landcover.tif",
+    "names": "_landcover.tif.aux.xml",
+    "confidence": "_confidence.tif",
+    "probabilities": "_probabilities.tif",
+    "style": "_landcover.qml",
+    "areas": "_areas.csv",
+    "preview": "_landcover.png",
+    **{f"polygons ({kind})": f"_landcover{suffix}" for kind, suffix in POLYGON_SUFFIXES.items()},
+}
+
+# What other programs may have put beside them, and would be wrong beside new ones: statistics, journals.
+SIDE_FILES = (
+    "_confidence.tif.aux.xml",
+    "_probabilities.tif.aux.xml",
+    *(f"_landcover.gpkg{ending}" for ending in ("-wal", "-shm", "-journal")),
+)
+
 
 @dataclass(frozen=True)
 class ClassifyOptions:
-    """What the user may decide about one scene's map."""
+    """What the user may decide about one scene's map.
+
+    `stride` is in pixels, None for the model's tile; `min_confidence` in percent; `polygons` one of
+    geojson, gpkg, fgb, parquet and none; `reader_threads` 0 for as many as keep the device busy.
+    """
 
     scene: SceneOptions = field(default_factory=SceneOptions)
-    stride: int = 64
+    stride: int | None = None
     min_confidence: int = 0
     polygons: str = "geojson"
     probabilities: bool = False
     preview: bool = False
     overwrite: bool = False
-    reader_threads: int = 0  # 0 = as many as keep the device busy
+    reader_threads: int = 0
 
-    def check(self, card: ModelCard) -> None:
-        """Raise UsageError if the options cannot go together with the model."""
-        if not MIN_STRIDE <= self.stride <= card.tile_size:
+    def stride_for(self, card: ModelCard) -> int:
+        """Return the stride; raises UsageError if the model's tiles would leave gaps or be too many."""
+        stride = self.stride or card.tile_size
+        if not MIN_STRIDE <= stride <= card.tile_size:
             raise UsageError(
-                f"--stride {self.stride} is out of range: it may be {MIN_STRIDE} to {card.tile_size} pixels, "
+                f"--stride {stride} is out of range: it may be {MIN_STRIDE} to {card.tile_size} pixels, "
                 "the model's tile."
             )
+        return stride
 
-    def that_decide_the_map(self) -> dict[str, Any]:
-        """Return the options that change what is written, as plain values for `run.json`."""
-        decisive = asdict(self)
+    def check(self, card: ModelCard) -> None:
+        """Raise UsageError if an option cannot be meant, or not with this model."""
+        self.stride_for(card)
+        if not 0 <= self.min_confidence <= 100:
+            raise UsageError(f"--min-confidence is a percentage, not {self.min_confidence}.")
+        if self.polygons not in (*POLYGON_SUFFIXES, "none"):
+            raise UsageError(f"--polygons is one of {', '.join(POLYGON_SUFFIXES)} and none.")
+
+    def that_decide_the_map(self, card: ModelCard) -> dict[str, Any]:
+        """Return the options that change what is written."""
+        decisive = asdict(replace(self, stride=self.stride_for(card)))
         del decisive["overwrite"], decisive["reader_threads"]
-        return json.loads(json.dumps(decisive, default=str))
+        return decisive
 
 
 @dataclass(frozen=True)
@@ -77,49 +110,57 @@ def classify_scene(
     predictor: Predictor,
     options: ClassifyOptions = ClassifyOptions(),
     progress: Callable[[int, int], None] | None = None,
+    taken: Collection[str] = (),
 ) -> Result:
     """Classify one scene and write its files into the folder `output`.
 
     `progress` is called with the number of tiles done since the last call and the number of all.
-    A scene whose `run.json` matches is left as it is. Raises SceneError if the scene cannot be read,
-    OutputError if a file cannot be written or another run's files are in the way, UsageError for
-    options that do not fit the model.
+    `taken` are names of scenes, case folded, whose maps must not be replaced even with `overwrite`.
+    A scene whose `run.json` matches is left as it is. Until all files are whole nothing in `output`
+    changes. Raises SceneError if the scene cannot be read, OutputError if a file cannot be written or
+    another run's files are in the way, UsageError for options that do not fit the model.
     """
     started = time.perf_counter()
     card = predictor.card
     options.check(card)
     scene = open_scene(path, card, options.scene)
-    identity = {
-        "model": {"name": card.name, "digest": card.digest},
-        "input": fingerprint(scene),
-        "options": options.that_decide_the_map(),
-    }
-    if earlier := finished_run(output, scene.name, identity, overwrite=options.overwrite):
-        return earlier
+    if options.overwrite and scene.name.casefold() in taken:
+        raise OutputError(
+            f"A map of another scene named {scene.name} was just written to {output}: "
+            "classify the two into different folders with -o."
+        )
+    make_folder(output)
+    wanted = identity(scene, card, options.that_decide_the_map(card))
+    if not options.overwrite and (record := finished_run(output, scene.name, wanted)):
+        files = {kind: output / file for kind, file in record["files"].items()}
+        return Result(scene.name, files, areas_of(record), record["tiles"], record["seconds"], skipped=True)
     for note in scene.notes:
         log.log(logging.WARNING if note.level == "warning" else logging.INFO, "%s: %s", scene.name, note.text)
 
     land_cover, tiles = map_scene(scene, predictor, options, progress)
     if tiles == 0:
         log.warning("%s: the scene has no valid pixel, so its map is all no data.", scene.name)
-    run_file = output / f"{scene.name}_run.json"
-    run_file.unlink(missing_ok=True)  # from here on, what lies there is no longer what it says
-    files = write_outputs(land_cover, output, scene.name, card, options)
     areas = class_areas(land_cover)
-    seconds = time.perf_counter() - started
-    record = {
-        **identity,
-        "notes": [{"level": note.level, "text": note.text} for note in scene.notes],
-        "files": {kind: file.name for kind, file in files.items()},
-        "tiles": tiles,
-        "cells": {"rows": land_cover.class_id.shape[0], "columns": land_cover.class_id.shape[1]},
-        "areas": [asdict(area) for area in areas],
-        "seconds": round(seconds, 3),
-        "predictor": predictor.description,
-        "versions": _versions(),
-    }
-    write_file(run_file, (json.dumps(record, indent=2) + "\n").encode())
-    return Result(scene.name, files | {"run": run_file}, areas, tiles, seconds)
+    with staging_folder(output, scene.name) as staging:
+        files = write_outputs(land_cover, staging, scene.name, card, options)
+        files["run"] = record_path(staging, scene.name)
+        seconds = time.perf_counter() - started
+        rows, columns = land_cover.class_id.shape
+        record = make_record(
+            wanted,
+            scene,
+            files={kind: file.name for kind, file in files.items()},
+            areas=areas,
+            counts={"tiles": tiles, "cells": {"rows": rows, "columns": columns}},
+            seconds=seconds,
+            predictor=predictor.description,
+        )
+        write_file(files["run"], (json.dumps(record, indent=2) + "\n").encode())
+        possible = {scene.name + ending for ending in (*OUTPUTS.values(), *SIDE_FILES)}
+        publish(staging, output, last=files["run"].name, stale=possible - set(record["files"].values()))
+    return Result(
+        scene.name, {kind: output / file.name for kind, file in files.items()}, areas, tiles, seconds
+    )
 
 
 def map_scene(
@@ -130,7 +171,7 @@ def map_scene(
 ) -> tuple[LandcoverMap, int]:
     """Classify an opened scene; returns its map, and how many tiles the network saw."""
     card = predictor.card
-    grid = TileGrid(scene.width, scene.height, card.tile_size, options.stride)
+    grid = TileGrid(scene.width, scene.height, card.tile_size, options.stride_for(card))
     builder = MapBuilder(
         grid,
         card.classes,
@@ -139,18 +180,19 @@ def map_scene(
     )
     tiles = 0
     threads = options.reader_threads or READER_THREADS[predictor.device.type]
-    blocks = read_blocks(scene, grid, threads=threads)
-    for block, probabilities in predictor.predict(blocks, scene.pixel_transform, grid.tile_count):
-        builder.add(block, probabilities)
-        tiles += len(block.index)
-        if progress is not None:  # tiles left out for want of data count as done
-            progress(block.tile_rows * grid.tile_cols, grid.tile_count)
+    with closing(read_blocks(scene, grid, threads=threads)) as blocks:
+        for block, probabilities in predictor.predict(blocks, scene.pixel_transform, grid.tile_count):
+            builder.add(block, probabilities)
+            tiles += len(block.index)
+            if progress is not None:  # tiles left out for want of data count as done
+                progress(block.tile_rows * grid.tile_cols, grid.tile_count)
     return builder.finish(scene.crs, scene.transform), tiles
 
 
-def describe_scene(path: str, card: ModelCard, options: SceneOptions, stride: int) -> dict[str, Any]:
+def describe_scene(path: str, card: ModelCard, options: ClassifyOptions) -> dict[str, Any]:
     """Return what would be done with a scene, and why, as plain values in the order to show them."""
-    scene = open_scene(path, card, options)
+    scene = open_scene(path, card, options.scene)
+    stride = options.stride_for(card)
     grid = TileGrid(scene.width, scene.height, card.tile_size, stride)
     return {
         "scene": scene.name,
@@ -160,20 +202,17 @@ def describe_scene(path: str, card: ModelCard, options: SceneOptions, stride: in
         "pixels": str(scene.dtype),
         "tiles": f"{grid.tile_count} ({grid.tile_rows} rows x {grid.tile_cols} columns)",
         "map": f"{grid.cell_rows}x{grid.cell_cols} cells of {stride * abs(scene.transform.a):g} m",
-        "notes": [{"level": note.level, "text": note.text} for note in scene.notes],
+        "notes": [asdict(note) for note in scene.notes],
     }
 
 
 def write_outputs(
-    land_cover: LandcoverMap, output: Path, name: str, card: ModelCard, options: ClassifyOptions
+    land_cover: LandcoverMap, folder: Path, name: str, card: ModelCard, options: ClassifyOptions
 ) -> dict[str, Path]:
     """Write a map's files, all but `run.json`; returns them by kind."""
-    make_folder(output)
     files = {
-        "landcover": output / f"{name}_landcover.tif",
-        "confidence": output / f"{name}_confidence.tif",
-        "style": output / f"{name}_landcover.qml",
-        "areas": output / f"{name}_areas.csv",
+        kind: folder / f"{name}{OUTPUTS[kind]}"
+        for kind in ("landcover", "names", "confidence", "style", "areas")
     }
     tags = {"model": card.name, "model_digest": card.digest}
     write_landcover(land_cover, files["landcover"], tags)
@@ -181,10 +220,10 @@ def write_outputs(
     write_style(land_cover.classes, files["style"])
     write_areas(land_cover, files["areas"])
     if options.probabilities:
-        files["probabilities"] = output / f"{name}_probabilities.tif"
+        files["probabilities"] = folder / f"{name}{OUTPUTS['probabilities']}"
         write_probabilities(land_cover, files["probabilities"], tags)
     if options.preview:
-        files["preview"] = output / f"{name}_landcover.png"
+        files["preview"] = folder / f"{name}{OUTPUTS['preview']}"
         write_preview(land_cover, files["preview"], title=name)
     if options.polygons != "none" and not polygons_possible(options.polygons, land_cover.crs):
         log.warning(
@@ -192,63 +231,6 @@ def write_outputs(
             name,
         )
     elif options.polygons != "none":
-        files["polygons"] = output / f"{name}_landcover{POLYGON_SUFFIXES[options.polygons]}"
+        files["polygons"] = folder / f"{name}_landcover{POLYGON_SUFFIXES[options.polygons]}"
         write_polygons(land_cover, files["polygons"], options.polygons)
     return files
-
-
-def make_folder(folder: Path) -> None:
-    """Make the output folder; raises OutputError if that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The output folder {folder} cannot be made: {error.strerror}.") from error
-
-
-def finished_run(output: Path, name: str, identity: dict[str, Any], *, overwrite: bool) -> Result | None:
-    """Return the result that lies in `output` already, if it is of the same model, input and options.
-
-    Raises OutputError if another run's result lies there and may not be overwritten.
-    """
-    run_file = output / f"{name}_run.json"
-    if overwrite or not run_file.is_file():
-        return None
-    try:
-        record = json.loads(run_file.read_text(encoding="utf-8"))
-    except ValueError:
-        record = {}
-    different = [key for key in identity if record.get(key) != identity[key]]
-    if different:
-        raise OutputError(
-            f"{output} holds a map of {name} made with another {' and '.join(different)}: "
-            "choose another folder or pass --overwrite."
-        )
-    return Result(
-        name,
-        {kind: output / file for kind, file in record["files"].items()} | {"run": run_file},
-        tuple(ClassArea(**area) for area in record["areas"]),
-        record["tiles"],
-        record["seconds"],
-        skipped=True,
-    )
-
-
-def fingerprint(scene: Scene) -> dict[str, Any]:
-    """Return what tells whether a scene is still the one it was: its files' names, sizes and times."""
-    return {
-        "path": scene.path,
-        "files": [
-            {"name": file.name, "bytes": file.stat().st_size, "modified_ns": file.stat().st_mtime_ns}
-            for file in scene.files
-        ],
-    }
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("landcover", "torch", "rasterio", "numpy"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run from the source tree
-            versions[package] = "not installed"
-    return versions

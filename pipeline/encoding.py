@@ -32,6 +32,7 @@ TEN_THOUSANDTHS = 1e-4  # Sentinel-2 stores reflectance x 10,000
 OFFSET_IN_ABOVE = 900
 OFFSET_IN_BELOW = {"l1c": 1600, "l2a": 1400}
 DARK_QUANTILE = 0.005
+MAX_SATURATED = 0.02  # of the values of 8-bit colours in a file of more bits; a few may be outliers
 
 
 class StoredValues:
@@ -93,16 +94,21 @@ def find_encoding(
             f"--offset belongs to reflectance (--level l1c or l2a), not to 8-bit colours (--level {level})."
         )
     if level == "rgb8":
-        return rgb8_encoding(len(card.bands)), notes
+        return rgb8_encoding(len(card.bands)), notes + _saturation_notes(stored)
     if level == "tci":
+        if stored.dtype.itemsize > 1:
+            raise SceneError(
+                f"{imagery.name} holds {stored.dtype} values, but ESA's true-colour image, which --level tci "
+                "states, is of 8 bit: use --level l1c or l2a for reflectance, or convert a picture with "
+                "gdal_translate -ot Byte."
+            )
         reflectance, more = _true_colour_origin(card, imagery)
         encoding = tci_encoding(reflectance, len(card.bands))
     else:
         if stored.dtype.itemsize == 1 and not stored.is_scaled:
             raise SceneError(
                 f"{imagery.name} holds 8-bit values, which cannot be the reflectance that --level {level} "
-                "states: use "
-                "--level tci for ESA's true-colour image or --level rgb8 for other pictures."
+                "states: use --level tci for ESA's true-colour image or --level rgb8 for other pictures."
             )
         scale, more = _find_scale(imagery, stored, card)
         offsets, offset_notes = _find_offset(card, imagery, stored, level, offset, scale)
@@ -112,6 +118,21 @@ def find_encoding(
     if encoding.reflectance != card.level:
         notes.append(_atmosphere_note(card, encoding.reflectance or ""))
     return encoding, notes
+
+
+def _saturation_notes(stored: StoredValues) -> list[Note]:
+    """Warn of stated 8-bit colours that are not: files of more bits may hold 0 to 255, or reflectance."""
+    if stored.dtype.itemsize == 1 or stored.is_empty:
+        return []
+    above = float((stored.sample > 255).mean())
+    if above <= MAX_SATURATED:
+        return []
+    return [
+        warning(
+            f"--level rgb8 states values of 0 to 255, but {above:.0%} of them lie above and are taken for "
+            "255: if these are reflectance, state --level l1c or l2a."
+        )
+    ]
 
 
 def _atmosphere_note(card: ModelCard, found: str) -> Note:
@@ -154,7 +175,7 @@ def _level_by_values(card: ModelCard, name: str, stored: StoredValues) -> tuple[
     if scale != 1 and np.quantile(stored.sample, 0.98) <= 255:
         raise SceneError(
             f"{name} names no product level, and its values are too small for reflectance x 10,000 and not "
-            "those of an 8-bit file: state --level rgb8, tci, l1c or l2a."
+            "those of an 8-bit file: state --level rgb8, l1c or l2a."
         )
     offset = _offset_by_values(stored, "l1c") if scale != 1 else 0
     dark = scale * (stored.dark(card.bands.index("B02")) + offset)
@@ -246,8 +267,8 @@ def _find_offset(
         return (0.0,) * bands, [
             warning(
                 f"The offset {_listed(offsets)} {source} is not applied: the darkest pixels hold "
-                f"{stored.dark():.0f}, so "
-                f"it was removed already; state --offset {_listed(offsets)} if that is wrong."
+                f"{stored.dark():.0f}, so it was removed already; state --offset {_listed(offsets)} if that "
+                "is wrong."
             )
         ]
     return offsets, [info(f"Offset {_listed(offsets)}, {source}.")]
@@ -268,8 +289,7 @@ def _guessed_offset(stored: StoredValues, level: str, bands: int) -> tuple[tuple
     if offset:
         note = warning(
             f"The darkest pixels hold {dark:.0f}: the offset of processing baseline 04.00 seems to be in, "
-            "and -1000 "
-            "was applied; state --offset 0 if that is wrong."
+            "and -1000 was applied; state --offset 0 if that is wrong."
         )
     elif dark < OFFSET_IN_ABOVE:
         note = info(

@@ -109,8 +109,8 @@ def _pixel_space_grid(dataset: DatasetReader, name: str, gsd: float, pixel: floa
         raise UsageError(f"--assume-gsd is {pixel:g}, but a pixel's size on the ground is greater than 0 m.")
     notes = (
         warning(
-            f"The scene has no coordinate system: it is classified in pixel space, pixels being {pixel:g} "
-            "m as --assume-gsd states, and the map has no coordinate system either."
+            f"The scene has no coordinate system: it is classified in pixel space, pixels being {pixel:g} m "
+            "as --assume-gsd states, and the map has no coordinate system either."
         ),
         *_sharpness_notes(name, pixel, gsd),
     )
@@ -280,8 +280,7 @@ def _sharpness_notes(name: str, pixel: float, gsd: float) -> list[Note]:
     if pixel > REFUSE_ABOVE * gsd:
         raise SceneError(
             f"{name} has ground pixels of {pixel:.4g} m, more than {REFUSE_ABOVE:g} times the model's "
-            f"{gsd:g} m: too "
-            "coarse to be classified."
+            f"{gsd:g} m: too coarse to be classified."
         )
     if pixel > COARSE_ABOVE * gsd:
         return [

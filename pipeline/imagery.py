@@ -70,19 +70,19 @@ def find_imagery(
         if re.match(r"/vsi|\w[\w+.-]+:", path):  # remote, in an archive, or a subdataset: GDAL's to open
             return _in_raster(path, card, stated)
         raise SceneError(f"There is no file or folder {path}.")
+    if re.fullmatch(r"MTD_MSIL(1C|2A)\.xml", local.name):
+        local = local.parent
     product = None
     if local.is_dir():
         product = open_safe_folder(local)
     elif local.suffix.lower() == ".zip":
         product = open_safe_zip(local)
-    elif re.fullmatch(r"MTD_MSIL(1C|2A)\.xml", local.name):
-        product = open_safe_folder(local.parent)
     if product is None and not local.is_dir():
         return _in_raster(path, card, stated)
     if stated:
         raise UsageError(
-            f"--bands numbers the bands of one file, but {path} keeps each band in a file of its own, "
-            "found by name: leave --bands out."
+            f"--bands numbers the bands of one file, but {path} keeps each band in a file of its own, found "
+            "by name: leave --bands out."
         )
     return _in_folder(local, card) if product is None else _in_product(product, card, safe_resolution)
 
@@ -161,7 +161,7 @@ def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) ->
         if len(bands) == 1 and len(card.bands) > 1:
             raise SceneError(_one_band_message(path, card))
         chosen, notes = _choose_bands(dataset, path, bands, card, stated)
-    local = Path(path)
+    local = Path(without_query(path))
     texts = [local.name, local.absolute().parent.name, *_tags(path)]
     return Imagery(
         name=local.stem if local.exists() else re.sub(r"[^\w.-]+", "_", local.stem),
@@ -172,6 +172,11 @@ def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) ->
         texts=tuple(texts),
         notes=tuple(notes),
     )
+
+
+def without_query(path: str) -> str:
+    """Return a path or address without what follows `?` in an address: a signature, not a name."""
+    return re.sub(r"(://[^?]*)\?.*", r"\1", path, flags=re.DOTALL)
 
 
 def open_raster(path: str) -> DatasetReader:

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import rasterio
+import rasterio.shutil
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
-from rasterio.transform import array_bounds
+from rasterio.io import DatasetReader, MemoryFile
 from rasterio.vrt import WarpedVRT
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform
 from rasterio.windows import Window
 
 from pipeline.errors import SceneError
 from pipeline.ground_grid import GroundGrid
-from pipeline.imagery import BandSource, open_raster
+from pipeline.imagery import BandSource, open_raster, without_query
 from pipeline.sentinel2 import SCL_INVALID, names_scene_classification
 
 # GDAL computes a warped VRT in blocks of 512 x 128 pixels.
@@ -35,8 +36,8 @@ class BandLayer:
 
     `files` are all that GDAL reads for it: sidecars, and the sources of a VRT.
     `shape` is (height, width) of the file, `dtype` that of these bands, `scales` and `offsets` GDAL's.
-    Invalid pixels are told by `nodata`, by the mask of the bands `masked` (alpha included), by NaN, or,
-    with `zero_is_nodata`, by being 0 in every band; a layer has what applies to it.
+    Invalid pixels are told by `nodata`, by the masks of the bands `masked`, by the band `alpha` being 0,
+    by NaN, or, with `zero_is_nodata`, by being 0 in every band; a layer has what applies to it.
     """
 
     path: str
@@ -52,12 +53,13 @@ class BandLayer:
     offsets: tuple[float, ...]
     nodata: float | None = None
     masked: tuple[int, ...] = ()
+    alpha: int | None = None
     zero_is_nodata: bool = False
 
     @property
     def declares_validity(self) -> bool:
         """Tell whether the file says by itself which pixels are valid."""
-        return self.nodata is not None or bool(self.masked)
+        return self.nodata is not None or bool(self.masked) or self.alpha is not None
 
     def warped_alone(self) -> "tuple[BandLayer, ...]":
         """Return the layers to read this one as: a band each, if it is resampled and declares nodata.
@@ -79,7 +81,7 @@ class BandLayer:
             return self.nodata
         if self.zero_is_nodata:
             return 0.0
-        return math.nan if np.issubdtype(self.dtype, np.floating) and not self.masked else None
+        return math.nan if np.issubdtype(self.dtype, np.floating) and not self.declares_validity else None
 
 
 def describe_layer(
@@ -92,13 +94,16 @@ def describe_layer(
     """Look at a file's bands; `product_nodata` holds where the file declares no nodata itself."""
     with open_raster(path) as dataset:
         flags = [set(dataset.mask_flag_enums[i - 1]) for i in indexes]
-        if any(MaskFlags.per_dataset in f for f in flags):  # alpha included: one mask serves all
-            masked: tuple[int, ...] = indexes[:1]
+        alpha = _alpha_band(dataset, indexes)
+        if alpha is not None:  # as a band: GDAL takes it for the mask in files of 2 or 4 bands only
+            masked: tuple[int, ...] = ()
+        elif any(MaskFlags.per_dataset in f for f in flags):  # one mask serves all
+            masked = indexes[:1]
         else:
             masked = tuple(i for i, f in zip(indexes, flags, strict=True) if not f)
         dtype = np.result_type(*(np.dtype(dataset.dtypes[i - 1]) for i in indexes))
         nodata = dataset.nodatavals[indexes[0] - 1] if MaskFlags.nodata in flags[0] else None
-        if nodata is None and not masked:
+        if nodata is None and not masked and alpha is None:
             nodata = product_nodata
         if nodata is not None and not can_hold(nodata, dtype):
             nodata = None  # a value that no pixel can hold marks none
@@ -119,23 +124,41 @@ def describe_layer(
             offsets=tuple(dataset.offsets[i - 1] for i in indexes),
             nodata=nodata,
             masked=masked,
+            alpha=alpha,
         )
     return layer
 
 
-class OpenLayer:
-    """A `BandLayer` with its own handle, for one thread."""
+def _alpha_band(dataset: DatasetReader, indexes: tuple[int, ...]) -> int | None:
+    """Return the band that tells valid pixels, unless it was asked for as an image band."""
+    for i, colour in enumerate(dataset.colorinterp, start=1):
+        if colour == ColorInterp.alpha and i not in indexes:
+            return i
+    return None
 
-    def __init__(self, layer: BandLayer, dataset: DatasetReader):
+
+class OpenLayer:
+    """A `BandLayer` with its own handle, for one thread.
+
+    `indexes` are the layer's bands in the dataset; `nodata`, `alpha` and `masked` tell its valid pixels.
+    """
+
+    def __init__(
+        self,
+        layer: BandLayer,
+        dataset: DatasetReader,
+        *,
+        indexes: tuple[int, ...],
+        nodata: float | None,
+        alpha: int | None = None,
+        masked: tuple[int, ...] = (),
+    ):
         self.layer = layer
         self._dataset = dataset
-        self._indexes = (
-            list(layer.indexes) if layer.resampling is None else list(range(1, len(layer.indexes) + 1))
-        )
-        resampled_mask = layer.resampling is not None and dataset.count > len(layer.indexes)
-        self._alpha = dataset.count if resampled_mask else None
-        self._nodata = layer.nodata if layer.resampling is None else layer.fill
-        self._masked = list(layer.masked) if layer.resampling is None else []
+        self._indexes = list(indexes)
+        self._nodata = nodata
+        self._alpha = alpha
+        self._masked = list(masked)
 
     def read(self, window: Window) -> tuple[npt.NDArray, npt.NDArray[np.bool_] | None]:
         """Return pixels (b, h, w), and valid (h, w) or None where all are."""
@@ -184,28 +207,40 @@ def _damaged(path: str, window: Window, error: BaseException) -> str:
 def open_layer(layer: BandLayer) -> Iterator[OpenLayer]:
     """Open the layer's file on its grid."""
     with ExitStack() as stack:
+        dataset = stack.enter_context(open_raster(layer.path))
         if layer.resampling is None:
-            yield OpenLayer(layer, stack.enter_context(open_raster(layer.path)))
-        else:
-            dataset = stack.enter_context(open_raster(_only_bands(layer.path, layer.indexes)))
-            try:
-                warped = stack.enter_context(_warp(layer, dataset))
-            except (*READ_ERRORS, ValueError) as error:
-                raise SceneError(f"{layer.path} cannot be resampled to the ground grid ({error}).") from error
-            yield OpenLayer(layer, warped)
+            yield OpenLayer(
+                layer,
+                dataset,
+                indexes=layer.indexes,
+                nodata=layer.nodata,
+                alpha=layer.alpha,
+                masked=layer.masked,
+            )
+            return
+        try:
+            bands = _only_bands(layer, dataset, stack)
+            warped = stack.enter_context(_warp(layer, bands))
+        except (*READ_ERRORS, ValueError) as error:
+            raise SceneError(f"{layer.path} cannot be resampled to the ground grid ({error}).") from error
+        count = len(layer.indexes)
+        alpha = count + 1 if ColorInterp.alpha in warped.colorinterp[count:] else None
+        indexes = tuple(range(1, count + 1))
+        yield OpenLayer(layer, warped, indexes=indexes, nodata=layer.fill, alpha=alpha)
 
 
-def _only_bands(path: str, indexes: tuple[int, ...]) -> str:
-    """Return GDAL's name for a virtual copy with these bands (and alpha) only.
+def _only_bands(layer: BandLayer, dataset: DatasetReader, stack: ExitStack) -> DatasetReader:
+    """Return a virtual copy that has the layer's bands, in their order, and then alpha, if there is one.
 
-    The warper resamples every band of its source, wanted or not.
+    The warper resamples every band of its source, wanted or not. The copy of the whole file comes first
+    as `vrt://` takes no name with a `?` in it, nor an address that only rasterio understands.
     """
-    with open_raster(path) as dataset:
-        alpha = [i for i, colour in enumerate(dataset.colorinterp, start=1) if colour == ColorInterp.alpha]
-        wanted = [*indexes, *alpha]
-        if "?" in path or wanted == list(dataset.indexes):
-            return path
-    return f"vrt://{path}?bands={','.join(map(str, wanted))}"
+    wanted = [*layer.indexes, *([] if layer.alpha is None else [layer.alpha])]
+    if wanted == list(dataset.indexes):
+        return dataset
+    whole = stack.enter_context(MemoryFile(ext=".vrt"))
+    rasterio.shutil.copy(dataset, whole.name, driver="VRT")
+    return stack.enter_context(rasterio.open(f"vrt://{whole.name}?bands={','.join(map(str, wanted))}"))
 
 
 def _warp(layer: BandLayer, dataset: DatasetReader) -> WarpedVRT:
@@ -232,6 +267,7 @@ class MaskLayer:
     """A raster that says which pixels to leave out: 0 = valid, or an L2A scene classification."""
 
     path: str
+    files: tuple[str, ...]
     index: int
     is_scl: bool
     grid: GroundGrid
@@ -240,7 +276,7 @@ class MaskLayer:
     @property
     def name(self) -> str:
         """Return the file's name."""
-        return Path(self.path).name
+        return Path(without_query(self.path)).name
 
 
 def describe_mask(path: str, grid: GroundGrid, scene_shape: tuple[int, int]) -> MaskLayer:
@@ -254,7 +290,9 @@ def describe_mask(path: str, grid: GroundGrid, scene_shape: tuple[int, int]) -> 
             i for i in dataset.indexes if names_scene_classification(dataset.descriptions[i - 1] or "")
         ]
         tags = [f"{key} {value}" for key, value in dataset.tags().items()]
-        is_scl = bool(described) or any(map(names_scene_classification, [Path(path).stem, *tags]))
+        stem = Path(without_query(path)).stem
+        is_scl = bool(described) or any(map(names_scene_classification, [stem, *tags]))
+        files = tuple(dataset.files) or (path,)
         own_pixels = grid.resampling is None and grid.is_grid_of(dataset)
         if dataset.crs is None or grid.crs is None:
             if dataset.shape != scene_shape:
@@ -265,13 +303,25 @@ def describe_mask(path: str, grid: GroundGrid, scene_shape: tuple[int, int]) -> 
             own_pixels = grid.resampling is None
         elif not _overlaps(dataset, grid):
             raise SceneError(f"The mask {path} lies beside the scene: give the one that belongs to it.")
-    return MaskLayer(path, described[0] if described else 1, is_scl, grid, own_pixels)
+    return MaskLayer(path, files, described[0] if described else 1, is_scl, grid, own_pixels)
 
 
 def _overlaps(dataset: DatasetReader, grid: GroundGrid) -> bool:
-    left, bottom, right, top = transform_bounds(dataset.crs, grid.crs, *dataset.bounds)
-    west, south, east, north = array_bounds(grid.height, grid.width, grid.transform)
-    return left < east and right > west and bottom < north and top > south
+    """Tell whether a mask may reach into the scene; only if that is certain it does not, False.
+
+    Points all over the scene are sought among the mask's pixels: the other way round, a mask of the
+    whole Earth has no place in UTM.
+    """
+    cols, rows = np.meshgrid(np.linspace(0, grid.width, 21), np.linspace(0, grid.height, 21))
+    ground = grid.transform @ (cols.ravel(), rows.ravel())
+    try:
+        x, y = transform(grid.crs, dataset.crs, *ground)[:2]
+    except READ_ERRORS:
+        return True
+    col, row = ~dataset.transform @ (np.asarray(x), np.asarray(y))
+    if not np.isfinite([col, row]).all():
+        return True
+    return bool(col.min() < dataset.width and col.max() > 0 and row.min() < dataset.height and row.max() > 0)
 
 
 class OpenMask:

@@ -94,7 +94,8 @@ class Predictor:
 
         `transform` turns the blocks' pixels into the model's training values. `expected_tiles`, about how
         many tiles will come, decides whether compiling pays. Raises DeviceError if not even one tile fits
-        into the device's memory, ModelError if the network's output doesn't fit its card.
+        into the device's memory, ModelError if the network's output doesn't fit its card
+        or isn't a number.
         """
         if self._compile == "always" or (self._compile == "auto" and expected_tiles >= COMPILE_MIN_TILES):
             self._compile_network()
@@ -106,12 +107,12 @@ class Predictor:
         for batch in _gather(blocks, len(self.card.classes), results, batch_size, self.device):
             self._start(batch, to_input)
             if running:
-                running.finish()
+                running.finish(self.precision)
             running = batch
             while results and results[0].missing == 0:
                 yield results.popleft().as_pair()
         if running:
-            running.finish()
+            running.finish(self.precision)
         for result in results:
             yield result.as_pair()
 
@@ -122,7 +123,9 @@ class Predictor:
         """
         to_input = InputTransform(transform, self.card, self.device)
         batches = torch.from_numpy(tiles).split(self.batch_size)
-        return torch.cat([self._probabilities(batch, to_input).cpu() for batch in batches]).numpy()
+        probabilities = torch.cat([self._probabilities(batch, to_input).cpu() for batch in batches])
+        _check_finite(probabilities, self.precision)
+        return probabilities.numpy()
 
     def _start(self, batch: "_Batch", to_input: "InputTransform") -> None:
         """Let the device compute a batch; on CUDA this returns before the device is done."""
@@ -177,12 +180,13 @@ class Predictor:
         # Freezing lets the compiler lay out the weights once; on the GPU it has nothing to add.
         options: dict[str, Any] = {"freezing": True} if self.device.type == "cpu" else {}
         plain = self.network
-        self.network, self.compiled = torch.compile(plain, dynamic=False, options=options), True
         shape = self.batch_size, len(self.card.bands), self.card.tile_size, self.card.tile_size
         try:
+            self.network, self.compiled = torch.compile(plain, dynamic=False, options=options), True
             with torch.inference_mode():
                 self._forward(torch.zeros(shape, device=self.device))
         except RuntimeError as error:  # every error of the compiler is one
+            self.network, self.compiled = plain, False
             if self._compile == "always":
                 raise DeviceError(
                     "The network can't be compiled here (on the CPU that takes a C++ compiler): "
@@ -190,7 +194,7 @@ class Predictor:
                 ) from error
             log.warning("The network can't be compiled here; it runs as it is, somewhat slower.")
             log.debug("Why compiling failed.", exc_info=error)
-            self.network, self.compiled = plain, False
+            self._compile = "never"  # the next scene need not try again
 
 
 class InputTransform:
@@ -249,13 +253,12 @@ class _Batch:
         self.count = stop
         return part.stop
 
-    def finish(self) -> None:
-        """Wait for the device and hand each block its probabilities."""
+    def finish(self, precision: torch.dtype) -> None:
+        """Wait for the device and hand each block its probabilities, computed in `precision`."""
         assert self.probabilities is not None
         if self.done:
             self.done.synchronize()
-        if not self.probabilities.isfinite().all():
-            raise ModelError("The network's output isn't a number: its weights are damaged.")
+        _check_finite(self.probabilities, precision)
         values = self.probabilities.numpy()
         start = 0
         for result, part in self.owners:
@@ -292,6 +295,17 @@ def _gather(
                 batch = None
     if batch:
         yield batch
+
+
+def _check_finite(probabilities: Tensor, precision: torch.dtype) -> None:
+    """Raise ModelError, naming what may have caused it, for probabilities that aren't numbers."""
+    if probabilities.isfinite().all():
+        return
+    name = str(precision).removeprefix("torch.")
+    cause = "its weights are damaged"
+    if precision is torch.float16:  # its largest number is 65,504
+        cause += ", or its values are too large for this GPU's half precision: try --device cpu"
+    raise ModelError(f"The network's output, computed in {name}, isn't a number: {cause}.")
 
 
 def _allocate(tiles: np.ndarray, batch_size: int, device: torch.device) -> Tensor:

@@ -50,6 +50,11 @@ class PixelTransform:
     low: float
     high: float
 
+    @classmethod
+    def identity(cls, bands: int) -> "PixelTransform":
+        """Return the step for pixels that already are training values, 0 to 255: none."""
+        return cls((1.0,) * bands, (0.0,) * bands, 0.0, 255.0)
+
     def apply(self, pixels: npt.NDArray) -> npt.NDArray[np.float32]:
         """Return training values, float32, for pixels of shape (B, H, W) or (N, B, H, W) of any dtype."""
         gain = np.asarray(self.gain, dtype=np.float32)[:, None, None]
@@ -91,7 +96,7 @@ def pixel_transform(card: ModelCard, encoding: PixelEncoding) -> PixelTransform:
                 f"--level rgb8 means values that already are the model's, but {card.name} was trained on "
                 f"values of {card.scaling.values[0]:g} to {card.scaling.values[1]:g}, not on 8-bit colours."
             )
-        return PixelTransform((1.0,) * len(card.bands), (0.0,) * len(card.bands), 0.0, 255.0)
+        return PixelTransform.identity(len(card.bands))
     gain = np.asarray(encoding.scale, dtype=np.float64)
     bias = gain * np.asarray(encoding.offset, dtype=np.float64)
     air_gain, air_bias = atmosphere_step(encoding.reflectance, card.level, card.bands)

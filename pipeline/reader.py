@@ -1,12 +1,13 @@
 """A scene's pixels as tiles: strips read ahead on threads, cut into blocks of tiles, in order.
 
 Strips span the scene's full width and follow its file's own blocks, so that each of those is decoded
-once; tiles are cut from them by array views.
+once (where tiles overlap, a strip reads some rows of the next one's again); tiles are cut from them by
+array views.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def read_blocks(
     threads: int = 2,
     block_bytes: int = BLOCK_BYTES,
     strip_bytes: int = STRIP_BYTES,
-) -> Iterator[TileBlock]:
+) -> Generator[TileBlock]:
     """Yield the scene's tiles, block after block from the top.
 
     `threads` strips at most are being read or wait; each thread has a handle of its own. A block's tiles

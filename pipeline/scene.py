@@ -59,13 +59,14 @@ class SceneOptions:
     """What the user states about a scene; it beats whatever is found.
 
     `bands` are (name, 1-based index) pairs; `offset` is added to stored values before scaling;
-    `safe_resolution` (10, 20 or 60 m) says which files of a SAFE product are read.
+    `safe_resolution` (10, 20 or 60 m) says which files of a SAFE product are read. An address as `mask`
+    has to be a str: a Path makes one slash of two.
     """
 
     bands: tuple[tuple[str, int], ...] = ()
     level: str = "auto"
     offset: int | None = None
-    mask: Path | None = None
+    mask: Path | str | None = None
     assume_crs: str | None = None
     assume_gsd: float | None = None
     safe_resolution: int = 10
@@ -146,10 +147,16 @@ class Scene:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Return the local files that pixels and masks are read from, zip archives as a whole."""
-        named = [file for layer in self.layers for file in layer.files] + [mask.path for mask in self.masks]
+        """Return the local files that pixels and masks are read from, zip archives as a whole.
+
+        Statistics and overviews, which come into being when a file is merely looked at, are left out.
+        """
+        named = [file for layer in self.layers for file in layer.files]
+        named += [file for mask in self.masks for file in mask.files]
         local = [
-            Path(re.sub(r"^/vsizip/\{?(.*\.zip)\b.*", r"\1", file, flags=re.IGNORECASE)) for file in named
+            Path(re.sub(r"^/vsizip/\{?(.*\.zip)\b.*", r"\1", file, flags=re.IGNORECASE))
+            for file in named
+            if not file.lower().endswith((".aux.xml", ".ovr"))
         ]
         return tuple(path for path in dict.fromkeys(local) if path.exists())
 
@@ -244,7 +251,7 @@ def _band_layers(imagery: Imagery, grid: GroundGrid) -> tuple[BandLayer, ...]:
 
 
 def _mask_layers(
-    imagery: Imagery, grid: GroundGrid, scene_shape: tuple[int, int], stated: Path | None
+    imagery: Imagery, grid: GroundGrid, scene_shape: tuple[int, int], stated: Path | str | None
 ) -> tuple[tuple[MaskLayer, ...], list[Note]]:
     """Return the scene classification that comes along and the mask that the user states."""
     masks = []

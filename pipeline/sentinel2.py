@@ -163,7 +163,8 @@ def parse_metadata(document: bytes, where: str) -> ProductMetadata:
 
 def metadata_beside(path: Path) -> ProductMetadata | None:
     """Return the metadata of the product that a file lies in or beside, if there is any."""
-    folders = [path.parent, *(folder for folder in path.parents if folder.suffix == ".SAFE")]
+    parents = path.absolute().parents
+    folders = [parents[0], *(folder for folder in parents if folder.suffix == ".SAFE")]
     for folder in folders:
         for document in sorted(folder.glob("MTD_MSIL*.xml")):
             return parse_metadata(document.read_bytes(), str(document))
@@ -206,13 +207,18 @@ class SafeProduct:
 
 
 def open_safe_folder(folder: Path) -> SafeProduct | None:
-    """Return the product that the folder is, or that lies alone in it; None if there is none."""
-    documents = sorted(folder.glob("MTD_MSIL*.xml")) or sorted(folder.glob("*.SAFE/MTD_MSIL*.xml"))
+    """Return the product that the folder is, or that lies alone in it; None if there is none.
+
+    Metadata without a GRANULE folder beside it, as among loose band files, make no product.
+    """
+    folder = folder.resolve()  # "." and ".." have no name
+    found = sorted(folder.glob("MTD_MSIL*.xml")) or sorted(folder.glob("*.SAFE/MTD_MSIL*.xml"))
+    documents = [document for document in found if (document.parent / "GRANULE").is_dir()]
     if not documents:
         return None
     root = _only([document.parent for document in documents], str(folder))
     metadata = parse_metadata(documents[0].read_bytes(), str(documents[0]))
-    images = [str(path) for path in sorted(root.glob("GRANULE/*/IMG_DATA/**/*.jp2"))]
+    images = [path.as_posix() for path in sorted(root.glob("GRANULE/*/IMG_DATA/**/*.jp2"))]
     return _safe_product(root.name, metadata, images)
 
 
@@ -236,7 +242,7 @@ def open_safe_zip(archive: Path) -> SafeProduct:
         raise SceneError(f"{archive} is a damaged zip archive ({error}): download it again.") from error
     root = document.rpartition("/")[0]
     images = [
-        f"/vsizip/{{{archive.resolve()}}}/{name}"
+        f"/vsizip/{{{archive.resolve().as_posix()}}}/{name}"
         for name in sorted(names)
         if name.startswith(f"{root}/GRANULE/" if root else "GRANULE/") and "/IMG_DATA/" in name
     ]

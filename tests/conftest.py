@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import settings
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 
-SHIPPED = "eurosat-rgb-resnet50"
 LIGHT = "eurosat-rgb-mobilenetv2"
 
+
+# The machines that run this are small and busy: how long an example takes says nothing.
+settings.register_profile("landcover", deadline=None)
+settings.load_profile("landcover")
 
 UTM_10M = from_origin(399_960, 5_300_040, 10, 10)
 
@@ -29,21 +33,6 @@ def landcover_data() -> Path:
 @pytest.fixture(scope="session")
 def scenes(landcover_data: Path) -> Path:
     return landcover_data / "scenes"
-
-
-@pytest.fixture(scope="session")
-def shipped():
-    """Return the bundle that ships."""
-    from pipeline.model.bundle import load_bundle
-
-    return load_bundle(SHIPPED)
-
-
-@pytest.fixture(scope="session")
-def shipped_predictor(shipped):
-    from pipeline.predictor import Predictor, PredictorOptions
-
-    return Predictor(shipped.load_network(), shipped.card, PredictorOptions(device="cpu"))
 
 
 @pytest.fixture

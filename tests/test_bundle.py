@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.errors import ModelError, OutputError
+from pipeline.model import bundle
 from pipeline.model.bundle import (
     ModelCard,
     Scaling,
@@ -241,9 +242,23 @@ def test_an_unknown_name_lists_the_models_that_ship(saved, monkeypatch):
         load_bundle("huge")
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_models_that_ship_lie_in_an_installed_package_or_beside_the_source(
+    saved, tmp_path, monkeypatch, installed
+):
+    """A folder `models` beside an installed package belongs to somebody else."""
+    beside, packaged = tmp_path / "models" / "theirs", tmp_path / "pipeline" / "_models" / "ours"
+    for folder in (beside, packaged) if installed else (beside,):
+        folder.mkdir(parents=True)
+        (folder / "card.json").write_bytes((saved / "card.json").read_bytes())
+    monkeypatch.delenv("LANDCOVER_MODELS", raising=False)
+    monkeypatch.setattr(bundle, "__file__", str(tmp_path / "pipeline" / "model" / "bundle.py"))
+    assert list_bundles() == ["ours" if installed else "theirs"]
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="model cannot be written"):
         save_bundle(tiny_network(), CARD, tmp_path / "file" / "model")
 
 

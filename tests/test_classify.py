@@ -7,6 +7,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as transform_points
@@ -207,15 +208,123 @@ def test_a_changed_scene_is_not_taken_for_done(l1c, tmp_path, light_predictor):
         classify(l1c(height=128), tmp_path / "out", light_predictor)
 
 
-def test_a_run_that_fails_leaves_no_file_behind(l1c, tmp_path, light_predictor, monkeypatch):
+def test_a_scene_that_was_moved_or_looked_at_is_still_done(l1c, tmp_path, light_predictor):
+    scene = l1c()
+    classify(scene, tmp_path / "out", light_predictor)
+    (tmp_path / "scene.tif.aux.xml").write_text("<PAMDataset/>")  # what QGIS leaves beside a file
+    moved = tmp_path / "elsewhere" / "scene.tif"
+    moved.parent.mkdir()
+    scene.rename(moved)
+    assert classify(moved, tmp_path / "out", light_predictor).skipped
+
+
+def test_a_run_that_fails_changes_nothing(l1c, tmp_path, light_predictor, monkeypatch):
+    scene, output = l1c(), tmp_path / "out"
+    classify(scene, output, light_predictor)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+
     def fail(*args, **kwargs):
         raise OutputError("the disk is full")
 
     monkeypatch.setattr("pipeline.classify.write_areas", fail)
     with pytest.raises(OutputError, match="disk is full"):
+        classify(scene, output, light_predictor, stride=32, overwrite=True)
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_run(l1c, tmp_path, light_predictor):
+    scene, output = l1c(), tmp_path / "out"
+    first = classify(scene, output, light_predictor, probabilities=True, preview=True)
+    second = classify(scene, output, light_predictor, polygons="gpkg", overwrite=True)
+    gone = {"polygons", "probabilities", "preview"}
+    assert not any(first.files[kind].exists() for kind in gone)
+    assert {path.name for path in output.iterdir()} == {path.name for path in second.files.values()}
+
+
+def test_two_scenes_of_one_name_do_not_replace_each_other(l1c, tmp_path, light_predictor):
+    scene, options = str(l1c()), ClassifyOptions(overwrite=True)
+    with pytest.raises(OutputError, match="another scene named scene"):
+        classify_scene(scene, tmp_path / "out", light_predictor, options, taken={"scene"})
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
+    l1c, tmp_path, light_predictor, monkeypatch
+):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pipeline.outputs.atomic.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("pipeline.classify.map_scene", None)
+    with pytest.raises(OutputError, match="cannot be written"):
         classify(l1c(), tmp_path / "out", light_predictor)
-    assert not (tmp_path / "out" / "scene_run.json").exists()
-    assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith(".") or "part" in p.suffix]
+
+
+@pytest.mark.parametrize("driver", ["VRT", "COG", "JP2OpenJPEG"])
+def test_formats_give_the_map_of_the_geotiff(l1c, tmp_path, light_predictor, driver):
+    scene = l1c(height=200, width=300)
+    other = tmp_path / {"VRT": "other.vrt", "COG": "other.tif", "JP2OpenJPEG": "other.jp2"}[driver]
+    options = {"QUALITY": "100", "REVERSIBLE": "YES"} if driver == "JP2OpenJPEG" else {}
+    rasterio.shutil.copy(scene, other, driver=driver, **options)
+    stated = SceneOptions(bands=(("red", 1), ("green", 2), ("blue", 3)), level="l1c", offset=0)
+    maps = [
+        read(classify(path, tmp_path / f"{path.name}-maps", light_predictor, scene=stated).files["landcover"])
+        for path in (scene, other)
+    ]
+    assert np.array_equal(*maps)
+
+
+def test_a_striped_bigtiff_gives_the_map_of_a_tiled_one(write_raster, tmp_path, light_predictor):
+    pixels = noise(3, 300, 200)
+    common = {"descriptions": ("B04", "B03", "B02"), "tags": {"PROCESSING_LEVEL": "Level-1C"}}
+    striped = write_raster(pixels, "striped.tif", blockysize=1, BIGTIFF="YES", **common)
+    tiled = write_raster(pixels, "tiled.tif", tiled=True, blockxsize=128, blockysize=128, **common)
+    maps = [
+        read(classify(path, tmp_path / f"{path.name}-maps", light_predictor, stride=24).files["landcover"])
+        for path in (striped, tiled)
+    ]
+    assert np.array_equal(*maps)
+
+
+def test_progress_reaches_the_number_of_tiles(l1c, tmp_path, light_predictor):
+    calls = []
+    classify_scene(
+        str(l1c()),
+        tmp_path / "out",
+        light_predictor,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert {total for _, total in calls} == {12}
+    assert sum(done for done, _ in calls) == 12
+
+
+def test_a_model_of_other_tiles_and_classes_is_used_as_it_is(l1c, tmp_path):
+    import torch
+
+    from pipeline.model.bundle import LandCoverClass, ModelCard, Scaling, load_bundle, save_bundle
+    from pipeline.model.network import build_network
+    from pipeline.predictor import Predictor, PredictorOptions
+
+    torch.manual_seed(0)
+    card = ModelCard(
+        name="mine",
+        architecture="resnet18",
+        head="mlp",
+        bands=("B02", "B04"),
+        level="l1c",
+        scaling=Scaling((0.0, 0.4), (0.0, 255.0)),
+        mean=(80.0, 90.0),
+        std=(40.0, 40.0),
+        tile_size=32,
+        gsd=10.0,
+        classes=(LandCoverClass(1, "dry", "#aa8844"), LandCoverClass(2, "wet", "#4488aa")),
+    )
+    network = build_network("resnet18", bands=2, classes=2, head="mlp").eval()
+    bundle = load_bundle(save_bundle(network, card, tmp_path / "mine").path)
+    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device="cpu"))
+    result = classify(l1c(), tmp_path / "out", predictor)
+    with rasterio.open(result.files["landcover"]) as raster:
+        assert raster.res == (320, 320)
+        assert set(np.unique(raster.read(1))) <= {1, 2}
 
 
 def test_a_stride_beyond_the_tile_is_refused_before_anything_is_read(tmp_path, light_predictor):

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +53,8 @@ def test_every_command_has_help(command):
 def test_help_answers_without_importing_what_is_heavy():
     script = "import sys; from cli import main; main(['classify', '--help'], standalone_mode=False);"
     script += "print([m for m in ('torch', 'rasterio', 'geopandas') if m in sys.modules])"
-    started = time.perf_counter()
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert output.strip().endswith("[]")
-    assert time.perf_counter() - started < 5  # a second on a quiet machine
 
 
 def test_classify_writes_a_map_and_says_where(scene, tmp_path):
@@ -125,7 +122,7 @@ def test_stride_out_of_range(scene, tmp_path, stride):
     assert "stride" in fails(2, "classify", scene, "-o", tmp_path / "maps", *LIGHT, "--stride", stride)
 
 
-@pytest.mark.parametrize("bands", ["red", "red=0", "red=1,red=2", "1,2,3"])
+@pytest.mark.parametrize("bands", ["red", "red=²", "red=0", "red=1,red=2", "1,2,3"])
 def test_bands_that_cannot_be_meant(scene, tmp_path, bands):
     assert "bands" in fails(2, "classify", scene, "-o", tmp_path / "maps", *LIGHT, "--bands", bands)
 
@@ -143,10 +140,24 @@ def test_wrong_use_for_one_scene_does_not_stop_the_others(scene, write_raster, t
     assert (tmp_path / "maps" / "four_run.json").is_file()
 
 
-def test_two_scenes_of_one_name_do_not_overwrite_each_other(scene, tmp_path):
-    other = tmp_path / "elsewhere" / scene.name
-    message = fails(2, "classify", scene, other, "-o", tmp_path / "maps", *LIGHT)
-    assert "same name" in message
+def test_two_scenes_of_one_name_do_not_overwrite_each_other(scene, write_raster, tmp_path):
+    other = write_raster(np.full((3, 64, 64), 90, np.uint8), "elsewhere/SCENE.tif")
+    result = landcover("classify", scene, other, "-o", tmp_path / "maps", *LIGHT, "--overwrite")
+    assert result.exit_code == 1
+    assert "another scene named SCENE" in result.stderr
+    with rasterio.open(tmp_path / "maps" / "scene_landcover.tif") as land_cover:
+        assert land_cover.shape == (2, 3)
+
+
+def test_several_scenes_share_one_loaded_model(scene, write_raster, tmp_path, monkeypatch):
+    from pipeline.model.bundle import Bundle
+
+    loads = []
+    load = Bundle.load_network
+    monkeypatch.setattr(Bundle, "load_network", lambda self: loads.append(self) or load(self))
+    other = write_raster(np.full((3, 64, 64), 90, np.uint8), "other.tif")
+    assert landcover("classify", scene, other, "-o", tmp_path / "maps", *LIGHT).exit_code == 0
+    assert len(loads) == 1
 
 
 def test_a_file_where_the_output_folder_should_be(scene, tmp_path):
@@ -202,10 +213,32 @@ def test_models_are_listed_and_shown(light):
     ]
 
 
-def test_debug_shows_where(tmp_path):
-    result = CliRunner().invoke(cli.main, ["info", str(tmp_path / "absent.tif"), *LIGHT, "--debug"])
-    assert result.exception is not None
-    assert not isinstance(result.exception, SystemExit)
+def test_debug_shows_where_and_changes_nothing_else(scene, tmp_path):
+    absent = tmp_path / "absent.tif"
+    result = landcover("classify", absent, scene, "-o", tmp_path / "maps", *LIGHT, "--debug")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert (tmp_path / "maps" / "scene_run.json").is_file()
+
+
+def test_a_bug_is_told_without_a_traceback(scene, monkeypatch):
+    def stumble(*args, **kwargs):
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setattr("pipeline.classify.describe_scene", stumble)
+    message = fails(1, "info", scene, *LIGHT)
+    assert "unexpected ZeroDivisionError" in message
+    assert "--debug" in message
+
+
+def test_the_demo_shows_several_classes_with_the_default_model(tmp_path):
+    from pipeline.synthetic import write_scene
+
+    write_scene(tmp_path / "demo.tif", size=1024)
+    result = landcover("classify", tmp_path / "demo.tif", "-o", tmp_path / "maps", "--preview")
+    assert result.exit_code == 0, result.output
+    assert len(re.findall(r"^  [A-Z]\w+ +[\d.,]+ ha +[\d.]+ %$", result.output, re.MULTILINE)) >= 5
+    assert (tmp_path / "maps" / "demo_landcover.png").is_file()
 
 
 def test_every_shared_scene_gives_a_map_or_one_clear_sentence(scenes, tmp_path):

@@ -1,5 +1,4 @@
 import os
-import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from outputs_maps import CLASSES, make_map
 from pipeline.errors import OutputError
 from pipeline.landcover_map import LandcoverMap
 from pipeline.outputs.areas import write_areas
-from pipeline.outputs.atomic import write_file, write_files
+from pipeline.outputs.atomic import make_folder, write_file, write_files
 from pipeline.outputs.polygons import write_polygons
 from pipeline.outputs.preview import write_preview
 from pipeline.outputs.raster import write_confidence, write_landcover, write_probabilities
@@ -40,6 +39,7 @@ def landcover() -> LandcoverMap:
 @contextmanager
 def full_disk() -> Iterator[None]:
     """Let files of this process grow to 64 bytes only: writes then fail half-way, as on a full disk."""
+    resource = pytest.importorskip("resource", reason="only POSIX systems limit the size of files")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
     try:
@@ -69,13 +69,28 @@ def test_a_missing_folder_is_one_clear_sentence(tmp_path: Path, landcover: Landc
         WRITERS[name](landcover, tmp_path / "absent" / name)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into read-only folders")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="root, and anyone on Windows, may write into read-only folders",
+)
 @every_writer
 def test_a_read_only_folder_is_one_clear_sentence(tmp_path: Path, landcover: LandcoverMap, name: str) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="permission denied"):
         WRITERS[name](landcover, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_made_with_those_above_it_and_left_empty(tmp_path: Path) -> None:
+    for _ in range(2):  # one that is there is fine
+        make_folder(tmp_path / "a" / "b")
+        assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"cannot be written \(.*\): choose another folder with -o\.$"):
+        make_folder(tmp_path / "file" / "folder")
 
 
 def test_a_file_replaces_the_earlier_one_and_has_the_usual_permissions(tmp_path: Path) -> None:

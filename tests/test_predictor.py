@@ -1,10 +1,8 @@
 import copy
 import io
 import logging
-import os
 import shutil
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +14,8 @@ from torch import nn
 
 from pipeline import predictor as predictor_module
 from pipeline.errors import DeviceError, ModelError
-from pipeline.model.bundle import LandCoverClass, ModelCard, Scaling, load_bundle, shipped_models
+from pipeline.model.bundle import LandCoverClass, ModelCard, Scaling, load_bundle
+from pipeline.model.device import find_device
 from pipeline.predictor import Predictor, PredictorOptions
 from pipeline.radiometry import PixelTransform
 from pipeline.reader import TileBlock
@@ -94,7 +93,7 @@ def float32_predictor(network=None, **options):
 
 
 @given(st.lists(st.integers(0, 9), max_size=6), st.integers(1, 12))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_each_block_comes_back_in_order_with_its_own_probabilities(counts, batch_size):
     predictor = float32_predictor(batch_size=batch_size)
     blocks = list(blocks_of(*counts))
@@ -189,6 +188,21 @@ def test_an_absent_gpu_is_said_clearly(monkeypatch):
     assert Predictor(tiny_network(), CARD).description["device"] == "cpu"
 
 
+@pytest.mark.parametrize("wish", ["gpu", "mps", "cuda:", "cuda:-1", "cpu:1", ""])
+def test_an_unknown_device_is_said_clearly(wish):
+    with pytest.raises(DeviceError, match="is not a device known here: use auto, cpu, cuda or cuda:N"):
+        Predictor(tiny_network(), CARD, PredictorOptions(wish))
+
+
+@pytest.mark.parametrize("wish", ["cuda:2", "cuda:9", "cuda:300"])
+def test_a_gpu_beyond_the_last_is_said_clearly(monkeypatch, wish):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(DeviceError, match=rf"--device {wish} .* PyTorch sees is cuda:1"):
+        Predictor(tiny_network(), CARD, PredictorOptions(wish))
+    assert find_device("cuda:1") == torch.device("cuda", 1)
+
+
 @pytest.mark.parametrize(("has_bfloat16", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_precision_follows_the_processor(monkeypatch, has_bfloat16, precision):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bfloat16)
@@ -212,8 +226,22 @@ def test_a_network_with_other_outputs_than_its_card_is_refused():
 def test_damaged_weights_are_refused():
     network = tiny_network()
     network[-1].weight.data[0, 0] = torch.nan
-    with pytest.raises(ModelError, match="damaged"):
+    message = r"computed in float32, isn't a number: its weights are damaged\.$"
+    with pytest.raises(ModelError, match=message):
         list(float32_predictor(network).predict(blocks_of(1), TRANSFORM, 1))
+    (block,) = blocks_of(1)
+    with pytest.raises(ModelError, match=message):
+        float32_predictor(network).predict_tiles(block.tiles, TRANSFORM)
+
+
+def test_values_too_large_for_half_precision_are_told_apart(monkeypatch):
+    """Old GPUs compute in float16, whose numbers end at 65,504."""
+    monkeypatch.setattr(predictor_module, "find_precision", lambda wish, device: torch.float16)
+    network = tiny_network()
+    network[-1].weight.data.mul_(1e6)
+    predictor = Predictor(network, CARD, PredictorOptions("cpu"))
+    with pytest.raises(ModelError, match=r"in float16, .* or its values are too large .* try --device cpu"):
+        list(predictor.predict(blocks_of(1), TRANSFORM, 1))
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="compiling for the CPU takes a C++ compiler")
@@ -233,8 +261,13 @@ def without_compiler(network, **options):
     return compiled
 
 
-def test_without_a_compiler_the_plain_network_runs(monkeypatch, caplog):
-    monkeypatch.setattr(torch, "compile", without_compiler)
+def without_support(network, **options):
+    raise RuntimeError("torch.compile is not supported on this version of Python.")
+
+
+@pytest.mark.parametrize("absent", [without_compiler, without_support])
+def test_where_compiling_fails_the_plain_network_runs(monkeypatch, caplog, absent):
+    monkeypatch.setattr(torch, "compile", absent)
     monkeypatch.setattr(predictor_module, "COMPILE_MIN_TILES", 10)
     predictor = float32_predictor()
     with caplog.at_level(logging.WARNING):
@@ -244,24 +277,23 @@ def test_without_a_compiler_the_plain_network_runs(monkeypatch, caplog):
     assert "can't be compiled" in caplog.text
     assert not predictor.compiled
     np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
+    caplog.clear()
+    assert list(predictor.predict(blocks_of(10), TRANSFORM, 10))
+    assert not caplog.text  # not tried and told again for every scene
 
 
-def test_compiling_that_was_asked_for_must_work(monkeypatch):
-    monkeypatch.setattr(torch, "compile", without_compiler)
+@pytest.mark.parametrize("absent", [without_compiler, without_support])
+def test_compiling_that_was_asked_for_must_work(monkeypatch, absent):
+    monkeypatch.setattr(torch, "compile", absent)
     with pytest.raises(DeviceError, match=r"takes a C\+\+ compiler"):
         list(float32_predictor(compile="always").predict(blocks_of(1), TRANSFORM, 1))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    "LANDCOVER_DATA" not in os.environ, reason="LANDCOVER_DATA, with EuroSAT's tiles, isn't set"
-)
-def test_the_shipped_model_gives_the_same_classes_in_half_precision():
-    if not (shipped_models() / "eurosat-rgb-resnet50").is_dir():
-        pytest.skip("models/eurosat-rgb-resnet50 isn't there")
+def test_the_shipped_model_gives_the_same_classes_in_half_precision(landcover_data):
     bundle = load_bundle("eurosat-rgb-resnet50")
-    block = validation_tiles()
-    unchanged = PixelTransform((1.0,) * 3, (0.0,) * 3, 0.0, 255.0)
+    block = validation_tiles(landcover_data)
+    unchanged = PixelTransform.identity(len(bundle.card.bands))
 
     def classes(precision):
         predictor = Predictor(
@@ -273,9 +305,9 @@ def test_the_shipped_model_gives_the_same_classes_in_half_precision():
     assert (classes("bfloat16") == classes("float32")).mean() >= 0.999
 
 
-def validation_tiles():
+def validation_tiles(data):
     """Every second of EuroSAT's validation tiles, as one block."""
-    with zipfile.ZipFile(Path(os.environ["LANDCOVER_DATA"]) / "eurosat" / "EuroSAT_RGB-val.zip") as archive:
+    with zipfile.ZipFile(data / "eurosat" / "EuroSAT_RGB-val.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[::2]
         images = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names]
     tiles = np.stack(images).transpose(0, 3, 1, 2)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import cli
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -61,6 +63,20 @@ def test_every_bundle_that_ships_loads_and_is_small(bundle):
     assert (bundle.parent / "model.safetensors").stat().st_size < 50e6
     assert (bundle.parent / "README.md").is_file()
     loaded.load_network()
+
+
+def test_the_default_model_ships():
+    from pipeline.model.bundle import list_bundles
+
+    assert cli.DEFAULT_MODEL in list_bundles()
+
+
+def test_every_picture_and_file_that_the_readme_shows_exists():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert linked
+    for name in linked:
+        assert (ROOT / name).is_file(), name
 
 
 def test_training_needs_nothing_of_scenes():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
+from pipeline.model.bundle import Scaling
 from pipeline.training.recipe import Recipe, Stage, load_recipe
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("train-*.yaml"))
@@ -30,6 +31,19 @@ def test_every_recipe_that_ships_loads(path):
     assert recipe.augment.warp_share < 0.5  # at least half is seen at native sharpness
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_recipe_that_ships_says_what_eurosats_pixels_are(path):
+    recipe = load_recipe(path)
+    assert (recipe.level, recipe.gsd, recipe.license) == ("l1c", 10, "MIT")
+    assert recipe.scaling == Scaling((0, 0.275), (1, 255))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_recipes_that_ship_need_nothing_outside_their_folder(path):
+    weights = load_recipe(path).initial_weights
+    assert weights is None or Path(weights).parent == path.parent
+
+
 def test_defaults_fill_what_is_not_said(write):
     assert load_recipe(write(MINIMAL)) == Recipe(
         name="tiny", architecture="resnet18", stages=(Stage(epochs=3),)
@@ -43,11 +57,15 @@ def test_everything_that_is_said_is_taken(write):
             + "  - {epochs: 2, size: 32, freeze: true}\n"
             + "head: mlp\nbands: [B08, B04]\nmean: [10, 20.5]\nstd: [1, 2]\nlearning_rate: 1\n"
             + "augment: {max_shift: 3, gain: 0}\n"
+            + "level: l2a\ngsd: 2.5\nlicense: CC-BY-4.0\n"
+            + "scaling: {reflectance: [0, 0.4], values: [0, 200]}\n"
         )
     )
     assert recipe.stages == (Stage(3, 64, False), Stage(2, 32, True))
     assert recipe.bands == ("B08", "B04")
     assert recipe.mean == (10, 20.5)
+    assert (recipe.level, recipe.gsd, recipe.license) == ("l2a", 2.5, "CC-BY-4.0")
+    assert recipe.scaling == Scaling((0, 0.4), (0, 200))
     assert (recipe.augment.max_shift, recipe.augment.gain, recipe.augment.warp_share) == (3, 0, 0.35)
 
 
@@ -110,6 +128,24 @@ MISTAKES = {
     "a mean too few": (MINIMAL + "mean: [1, 2]\nstd: [1, 1, 1]\n", "'mean' has 2 values for 3 bands"),
     "mean without deviation": (MINIMAL + "mean: [1, 2, 3]\n", "must be given both or neither"),
     "shrinking scale": (MINIMAL + "augment: {max_scale: 0.5}\n", "'augment.max_scale' must be at least 1"),
+    "unknown level": (MINIMAL + "level: l3\n", "'level' is 'l3'; known are l1c, l2a"),
+    "no ground": (MINIMAL + "gsd: 0\n", "'gsd' must be greater than 0"),
+    "half a scaling": (
+        MINIMAL + "scaling: {reflectance: [0, 1]}\n",
+        "the setting 'scaling.values' is missing",
+    ),
+    "a scaling of three": (
+        MINIMAL + "scaling: {reflectance: [0, 0.1, 0.3], values: [1, 255]}\n",
+        "'scaling.reflectance' must be a list of 2",
+    ),
+    "a falling scaling": (
+        MINIMAL + "scaling: {reflectance: [0.3, 0], values: [1, 255]}\n",
+        "'scaling.reflectance' must rise, not go from 0.3 to 0",
+    ),
+    "a scaling beyond 8 bits": (
+        MINIMAL + "scaling: {reflectance: [0, 1], values: [0, 10000]}\n",
+        "'scaling.values' must be from 0 to 255, not 10000",
+    ),
     "no mapping": ("- name\n", "not a list of settings"),
     "empty": ("", "not a list of settings"),
     "no YAML": ("name: [\n", "is not valid YAML"),

@@ -12,7 +12,7 @@ from pipeline.errors import OutputError
 from pipeline.training import report
 from pipeline.training.dataset import TileSet, load_tiles
 from pipeline.training.evaluate import Evaluation
-from pipeline.training.report import write_evaluation, write_report
+from pipeline.training.report import write_report
 
 CLASSES = ("Field", "Forest", "Water")
 HISTORY = """epoch,size,learning_rate,train_loss,train_accuracy,seconds,validation_loss,validation_accuracy
@@ -107,18 +107,16 @@ def test_the_confusion_matrix_shows_counts(tmp_path):
     assert "50 tiles, accuracy 80.00%" in shown
 
 
-def test_an_evaluation_alone_is_reported_from_the_folder_of_its_tiles(tmp_path):
+def test_tiles_read_once_are_evaluated_and_reported_into_a_new_folder(tmp_path):
     tiles = load_tiles(make_tiles(tmp_path / "tiles", 3))
     evaluation = Evaluation(
         np.eye(3, dtype=np.float32)[tiles.labels], tiles.labels.numpy(), CLASSES, tiles.names
     )
-    write_evaluation(tmp_path / "new" / "report", evaluation, tmp_path / "tiles")
+    write_report(tmp_path / "new" / "report", None, evaluation, tiles)
     assert json.loads((tmp_path / "new" / "report" / "report.json").read_text())["accuracy"] == 1
-    with pytest.raises(OutputError, match="cannot be made"):
-        write_evaluation(tmp_path / "tiles" / "Field" / "Field_0.png" / "x", evaluation, tmp_path / "tiles")
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(OutputError, match=r"report\.json"):
-        write_report(tmp_path / "absent", None, *made_up(5, 1))
-    assert not (tmp_path / "absent").exists()
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="report cannot be written"):
+        write_report(tmp_path / "file" / "report", None, *made_up(5, 1))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
@@ -167,6 +168,15 @@ def test_a_folder_that_lacks_a_band_says_what_it_has(band_folder):
         open_scene(band_folder[0], RGB)
 
 
+@pytest.mark.parametrize("wrap", [lambda p: p, lambda p: p / "MTD_MSIL2A.xml"], ids=["folder", "metadata"])
+def test_loose_band_files_beside_their_products_metadata(band_folder, wrap):
+    folder, pixels = band_folder
+    (folder / "MTD_MSIL2A.xml").write_text(metadata("l2a", offset=-100))
+    scene = open_scene(wrap(folder), RGB)
+    assert (scene.name, scene.encoding.level) == ("x_l1c_20200101", "l2a")
+    assert (read_all(scene)[0] == pixels).all()
+
+
 def test_bands_numbers_make_no_sense_for_a_folder(band_folder):
     with pytest.raises(UsageError, match="leave --bands out"):
         open_scene(band_folder[0], RGB, SceneOptions(bands=STATED))
@@ -266,6 +276,19 @@ def test_an_l1c_product_in_every_wrapping(l1c_product, wrap):
     pixels, valid = read_all(scene)
     assert (pixels[:, :, 50:] == np.array([1504, 1503, 1502])[:, None, None]).all()
     assert (valid == (np.arange(144) >= 48)).all()
+
+
+@pytest.mark.parametrize("path", [".", "MTD_MSIL1C.xml", "GRANULE/.."])
+def test_an_l1c_product_from_within(l1c_product, monkeypatch, path):
+    monkeypatch.chdir(l1c_product)
+    scene = open_scene(path, RGB)
+    assert scene.name == l1c_product.stem
+    assert scene.encoding.offset == (-1003, -1002, -1001)
+
+
+def test_loose_images_of_a_product_from_within_find_its_metadata(l1c_product, monkeypatch):
+    monkeypatch.chdir(next(l1c_product.rglob("IMG_DATA")))
+    assert open_scene(".", RGB).encoding.offset == (-1003, -1002, -1001)
 
 
 def test_a_product_brings_coarse_bands_to_10_m(l1c_product):
@@ -408,9 +431,22 @@ def test_floating_point_reflectance(write_raster, factor, scale):
 def test_values_too_small_for_reflectance_are_not_guessed(write_raster):
     for dtype in (np.uint16, np.float32):
         pixels = (reflectances(dark=0) // 9).astype(dtype)
-        with pytest.raises(SceneError, match="--level rgb8"):
+        with pytest.raises(SceneError, match="state --level rgb8, l1c or l2a"):
             open_named(write_raster, pixels)
-        assert open_named(write_raster, pixels, level="rgb8").pixel_transform.gain == (1.0,) * 3
+        scene = open_named(write_raster, pixels, level="rgb8")
+        assert scene.pixel_transform.gain == (1.0,) * 3
+        assert not texts(scene, "warning")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_reflectance_is_not_silently_taken_for_a_picture(write_raster, dtype):
+    pixels = reflectances().astype(dtype)
+    with pytest.raises(SceneError, match=r"--level tci states, is of 8 bit: use --level l1c or l2a"):
+        open_named(write_raster, pixels, level="tci")
+    assert "of them lie above" in texts(open_named(write_raster, pixels, level="rgb8"), "warning")
+    picture = (reflectances(dark=0) // 9).astype(dtype)
+    picture[:, 0, :50] = 300  # less than a percent
+    assert not texts(open_named(write_raster, picture, level="rgb8"), "warning")
 
 
 def test_signed_integers(write_raster):
@@ -764,6 +800,25 @@ class TestValidity:
         assert "scene classification" in texts(scene, "info")
 
 
+@pytest.mark.parametrize("transform", [TEN, TWELVE], ids=["as-it-is", "warped"])
+@pytest.mark.parametrize("kind", ["alpha", "mask"])
+def test_validity_of_a_file_of_which_some_bands_are_read(write_raster, transform, kind):
+    pixels = numbered_bands(6)
+    blank = np.where(np.indices((64, 64)).max(axis=0) < 32, 0, 255)
+    if kind == "alpha":
+        pixels[5] = blank
+    names = ("B08", "B04", "B03", "B02", "B11")
+    path = write_raster(pixels, "p_l1c.tif", transform=transform, descriptions=names)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
+        if kind == "alpha":
+            raster.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * 4 + [ColorInterp.alpha]
+        else:
+            raster.write_mask(blank.astype(np.uint8))
+    pixels, valid = read_all(open_scene(path, RGB))
+    assert blank_corner(valid)
+    assert [np.unique(band[valid]).tolist() for band in pixels] == [[600], [900], [1200]]
+
+
 @pytest.mark.parametrize("value", [2, 4, 5, 6, 7, 11])
 def test_valid_classes_stay(write_raster, tmp_path, value):
     path = write_raster(reflectances(), "u_l1c.tif", descriptions=NAMES)
@@ -776,11 +831,38 @@ def test_masks_that_do_not_belong_to_the_scene(write_raster, tmp_path):
     far = write_raster(np.zeros((1, 9, 9), np.uint8), "far.tif", transform=from_origin(0, 0, 10, 10))
     with pytest.raises(SceneError, match="lies beside the scene"):
         open_scene(path, RGB, SceneOptions(mask=far))
+    degrees = from_origin(30, 48, 0.1, 0.1)
+    far = write_raster(np.zeros((1, 9, 9), np.uint8), "far.tif", crs="EPSG:4326", transform=degrees)
+    with pytest.raises(SceneError, match="lies beside the scene"):
+        open_scene(path, RGB, SceneOptions(mask=far))
     nowhere = write_raster(np.zeros((1, 9, 9), np.uint8), "nowhere.tif", crs=None, transform=None)
     with pytest.raises(SceneError, match="not its size either"):
         open_scene(path, RGB, SceneOptions(mask=nowhere))
     same_size = write_raster(np.ones((1, 70, 80), np.uint8), "same.tif", crs=None, transform=None)
     assert not read_all(open_scene(path, RGB, SceneOptions(mask=same_size)))[1].any()
+
+
+def test_a_mask_of_the_whole_earth_lies_on_every_scene(write_raster):
+    """Its corners, at the poles and half a world away, have no place in UTM."""
+    path = write_raster(reflectances(64, 64), "u_l1c.tif", descriptions=NAMES)
+    earth = np.ones((1, 180, 360), np.uint8)
+    mask = write_raster(earth, "earth.tif", crs="EPSG:4326", transform=from_origin(-180, 90, 1, 1))
+    assert not read_all(open_scene(path, RGB, SceneOptions(mask=mask)))[1].any()
+
+
+def test_a_rotated_mask(write_raster):
+    """Its pixels, not the upright box around them, have to lie on the scene."""
+    path = write_raster(reflectances(64, 64), "u_l1c.tif", descriptions=NAMES)
+    turned = Affine.rotation(45) @ Affine.scale(10, -10)
+    ones = np.ones((1, 100, 100), np.uint8)
+    centred = Affine.translation(400_280, 5_299_720) @ turned @ Affine.translation(-50, -50)
+    mask = write_raster(ones, "on.tif", transform=centred)
+    assert not read_all(open_scene(path, RGB, SceneOptions(mask=mask)))[1][10:54, 10:54].any()
+    # The scene fills the empty corner of the box around this one.
+    beside = Affine.translation(401_050, 5_298_950) @ turned @ Affine.translation(-50, -50)
+    mask = write_raster(ones, "beside.tif", transform=beside)
+    with pytest.raises(SceneError, match="lies beside the scene"):
+        open_scene(path, RGB, SceneOptions(mask=mask))
 
 
 # ---- what is no scene ----------------------------------------------------------------------------
@@ -871,6 +953,29 @@ def test_a_scene_goes_to_threads_and_processes(write_raster, transform):
     assert same == [True] * 4
 
 
+def test_what_a_look_at_a_file_leaves_behind_is_none_of_its_files(write_raster, tmp_path):
+    """The files tell whether a scene has changed: opening it in a viewer has not changed it."""
+    path = write_raster(reflectances(512, 512), "a_l1c.tif", descriptions=NAMES)
+    mosaic = tmp_path / "mosaic.vrt"
+    mask = write_raster(np.zeros((1, 512, 512), np.uint8), "mask.tif", transform=None, crs=None)
+    (tmp_path / "mask.tfw").write_text("10\n0\n0\n-10\n399965\n5300035\n")
+    with rasterio.open(path) as raster:
+        rasterio.shutil.copy(raster, mosaic, driver="VRT")
+    options = SceneOptions(level="l1c", mask=mask)
+    before = open_scene(mosaic, RGB, options).files
+    assert {file.name for file in before} == {"mosaic.vrt", "a_l1c.tif", "mask.tif", "mask.tfw"}
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2, 4])
+    with rasterio.open(path) as raster:
+        raster.statistics(1)
+    left_behind = {file.name for file in tmp_path.iterdir()} - {file.name for file in before}
+    assert left_behind == {"a_l1c.tif.ovr", "a_l1c.tif.aux.xml"}
+    assert open_scene(mosaic, RGB, options).files == before
+    with rasterio.open(path) as raster:  # GDAL itself does count them
+        assert {"a_l1c.tif.ovr", "a_l1c.tif.aux.xml"} <= {Path(file).name for file in raster.files}
+    assert set(open_scene(path, RGB, options).files) == set(before) - {mosaic}
+
+
 @pytest.mark.parametrize(
     ("profile", "height"), [({}, None), ({"tiled": True, "blockxsize": 32, "blockysize": 32}, 32)]
 )
@@ -881,14 +986,53 @@ def test_block_height_is_the_files(write_raster, profile, height):
     assert open_scene(path, RGB).block_height == height
 
 
+def numbered_bands(count: int) -> np.ndarray:
+    """Make pixels that are 300 in the first band, 600 in the second and so on."""
+    return (
+        np.full((count, 64, 64), 1, np.uint16)
+        * (300 * np.arange(1, count + 1, dtype=np.uint16))[:, None, None]
+    )
+
+
+def bands_read(scene: Scene) -> list[list[int]]:
+    """Return the values of each band, away from the borders."""
+    pixels, valid = read_all(scene)
+    assert valid[:60, :60].all()
+    return [np.unique(band[:60, :60]).tolist() for band in pixels]
+
+
+@pytest.mark.parametrize("nodata", [None, 7])
+@pytest.mark.parametrize("transform", [TEN, TWELVE], ids=["as-it-is", "warped"])
 @pytest.mark.parametrize("name", ["with space & ümläut.tif", "what?.tif", "a,b=c.tif"])
-def test_odd_file_names(write_raster, name):
-    for transform in (TEN, TWELVE):
-        pixels = reflectances(bands=4)
-        path = write_raster(pixels, name, transform=transform, descriptions=("B08", "B04", "B03", "B02"))
-        scene = open_scene(path, RGB, SceneOptions(level="l1c"))
+def test_odd_file_names(write_raster, monkeypatch, name, transform, nodata):
+    names = ("B08", "B04", "B03", "B02", "B11")
+    path = write_raster(numbered_bands(5), name, transform=transform, descriptions=names, nodata=nodata)
+    monkeypatch.chdir(path.parent)
+    for given in (path, path.name):
+        scene = open_scene(given, RGB, SceneOptions(level="l1c"))
         assert scene.name == path.stem
-        assert read_all(scene)[0][0, :60, :60].mean() == pytest.approx(pixels[1, :60, :60].mean(), rel=0.05)
+        assert bands_read(scene) == [[600], [900], [1200]]
+
+
+@pytest.mark.parametrize("transform", [TEN, TWELVE], ids=["as-it-is", "warped"])
+def test_signed_addresses(write_raster, transform):
+    """What follows the `?` is neither part of the name nor lost on the way to the file."""
+    names = ("B08", "B04", "B03", "B02", "B11")
+    scene_file = write_raster(numbered_bands(5), "far_l1c.tif", transform=transform, descriptions=names)
+    mask = np.zeros((1, 64, 64), np.uint8)
+    mask[:, 62:] = 1
+    mask_file = write_raster(mask, "Clouds.tif", transform=transform)
+    query = "?X-Amz-Signature=a.b%2Fc_SCL_L2A"
+    addresses = []
+    for file in (scene_file, mask_file):  # in memory, as there is no network to count on
+        addresses.append(f"/vsimem/https://host/{file.name}{query}")
+        rasterio.shutil.copy(file, addresses[-1], driver="GTiff")
+    scene = open_scene(addresses[0], RGB, SceneOptions(mask=addresses[1]))
+    assert (scene.name, scene.encoding.level) == ("far_l1c", "l1c")
+    assert "by the mask Clouds.tif." in texts(scene, "info")
+    assert bands_read(scene) == [[600], [900], [1200]]
+    assert not read_all(scene)[1][-1].any()
+    assert scene.files == ()
 
 
 # ---- real scenes ---------------------------------------------------------------------------------

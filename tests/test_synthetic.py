@@ -94,7 +94,7 @@ def test_bands_in_the_order_asked_for():
 def test_drawn_in_seconds():
     start = time.process_time()
     make_scene()
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 30  # 3 s on a machine of today; CI's are slow and shared
 
 
 @pytest.mark.parametrize("cover", Cover)
@@ -133,12 +133,9 @@ def test_module_writes_the_demo_scene(tmp_path):
 def test_shipped_model_finds_what_was_drawn(pure_tiles):
     import torch
 
-    from pipeline.model.bundle import CARD, load_bundle, shipped_models, standardisation
+    from pipeline.model.bundle import load_bundle, standardisation
 
-    name = "eurosat-rgb-resnet50"
-    if not (shipped_models() / name / CARD).is_file():
-        pytest.skip(f"the model {name} is not there (yet)")
-    bundle = load_bundle(name)
+    bundle = load_bundle("eurosat-rgb-resnet50")
     network = bundle.load_network()
     mean, std = standardisation(bundle.card)
     channels = [BANDS.index(band) for band in bundle.card.bands]

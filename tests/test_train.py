@@ -4,6 +4,8 @@ import csv
 import json
 import logging
 import random
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from safetensors.torch import load_file
 
 import pipeline.training.train as loop
 from pipeline.errors import ModelError, OutputError, TrainingError
-from pipeline.model.bundle import load_bundle
+from pipeline.model.bundle import Scaling, load_bundle
 from pipeline.training.augment import AugmentOptions
 from pipeline.training.evaluate import evaluate_bundle
 from pipeline.training.recipe import Recipe, Stage
@@ -34,6 +36,10 @@ RECIPE = Recipe(
     ema_decay=0.8,
     validation_share=0.25,
     precision="float32",
+    level="l2a",
+    gsd=2.5,
+    scaling=Scaling((0.0, 0.4), (0.0, 200.0)),
+    license="CC-BY-4.0",
 )
 
 
@@ -95,6 +101,8 @@ def test_the_card_says_how_it_was_trained_and_what_the_bundle_reaches(tiles, tra
     assert card.training["split"] == "stratified, seed 0"
     assert card.training["recipe"]["learning_rate"] == 0.002
     assert 1 <= card.training["best_epoch"] <= 3
+    assert (card.level, card.gsd, card.license) == ("l2a", 2.5, "CC-BY-4.0")
+    assert card.scaling == Scaling((0.0, 0.4), (0.0, 200.0))
     assert card.tile_size == 32
     assert all(30 < value < 160 for value in card.mean)  # measured on the tiles
     assert card.temperature > 0
@@ -261,6 +269,12 @@ def test_a_teacher_of_other_classes_is_refused(trained, tmp_path):
         train(tiles, replace(RECIPE, teacher=str(trained)), tmp_path / "run")
 
 
+def test_a_teacher_of_another_level_is_refused(tiles, trained, tmp_path):
+    recipe = replace(RECIPE, teacher=str(trained), level="l1c")
+    with pytest.raises(TrainingError, match="has other level than the training tiles"):
+        train(tiles, recipe, tmp_path / "run")
+
+
 def test_initial_weights_are_taken_over(tiles, trained, tmp_path):
     recipe = replace(
         RECIPE,
@@ -275,8 +289,11 @@ def test_initial_weights_are_taken_over(tiles, trained, tmp_path):
 
 
 def test_initial_weights_that_cannot_be_used_are_told(tiles, trained, tmp_path):
-    with pytest.raises(TrainingError, match=r"absent\.safetensors cannot be read"):
+    with pytest.raises(TrainingError, match=r"absent\.safetensors are not there: put the file there"):
         train(tiles, replace(RECIPE, initial_weights=str(tmp_path / "absent.safetensors")), tmp_path / "a")
+    (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
+    with pytest.raises(TrainingError, match=r"damaged\.safetensors cannot be read"):
+        train(tiles, replace(RECIPE, initial_weights=str(tmp_path / "damaged.safetensors")), tmp_path / "a")
     recipe = replace(RECIPE, architecture="mobilenet_v2", initial_weights=str(trained / "model.safetensors"))
     with pytest.raises(ModelError, match="another architecture"):
         train(tiles, recipe, tmp_path / "b")
@@ -323,9 +340,19 @@ def test_averaging_over_more_steps_than_there_are_warns(tiles, tmp_path, caplog)
     assert "5 steps are too few for ema_decay 0.999" in caplog.text
 
 
+def test_training_takes_no_library_of_maps():
+    """A machine that only trains need not have GDAL."""
+    code = (
+        "import sys, pipeline.training.train;print(*{'rasterio', 'geopandas', 'affine'} & sys.modules.keys())"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
+
+
 def test_a_folder_that_cannot_be_made_is_told(tiles, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="cannot be made"):
+    with pytest.raises(OutputError, match="run cannot be written"):
         train(tiles, RECIPE, tmp_path / "file" / "run")
 
 

@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from pipeline.errors import ModelError, OutputError
+from pipeline.errors import ModelError
 from pipeline.model.network import build_network
-from pipeline.outputs.atomic import write_files
+from pipeline.outputs.atomic import make_folder, write_files
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
@@ -264,10 +264,7 @@ def save_bundle(network: nn.Module, card: ModelCard, path: Path) -> Bundle:
     }
     weights = save({name: tensor.cpu() for name, tensor in tensors.items()})
     card = replace(card, digest="sha256:" + hashlib.sha256(weights).hexdigest())
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The model folder {path} cannot be made: {error.strerror}.") from error
+    make_folder(path)
     write_files({path / WEIGHTS: weights, path / CARD: _card_bytes(card)})
     return load_bundle(path)
 
@@ -288,15 +285,16 @@ def list_bundles() -> list[str]:
 
 
 def shipped_models() -> Path:
-    """Return the folder of the bundles that ship: in a source tree `models/`, else inside the package.
+    """Return the folder of the bundles that ship: inside an installed package, else `models/` beside it.
 
     The environment variable LANDCOVER_MODELS names another one.
     """
     if override := os.environ.get("LANDCOVER_MODELS"):
         return Path(override)
     package = Path(__file__).resolve().parents[1]
-    source_tree = package.parent / "models"
-    return source_tree if source_tree.is_dir() else package / "_models"
+    # In this order: beside an installed package `models` may be anybody's.
+    packaged = package / "_models"
+    return packaged if packaged.is_dir() else package.parent / "models"
 
 
 def digest_of(path: Path) -> str:

@@ -1,22 +1,35 @@
 """The device to compute on, and the precision it computes in fastest."""
 
+import re
+
 import torch
 
 from pipeline.errors import DeviceError
 
 
 def find_device(wish: str) -> torch.device:
-    """Return the device for auto, cpu, cuda or cuda:N; DeviceError if CUDA is asked for and absent."""
+    """Return the device for auto, cpu, cuda or cuda:N; DeviceError for other words or an absent device."""
     available = torch.cuda.is_available()
     if wish == "auto":
         return torch.device("cuda" if available else "cpu")
-    device = torch.device(wish)
-    if device.type == "cuda" and not available:
+    if wish == "cpu":
+        return torch.device("cpu")
+    cuda = re.fullmatch("cuda(?::([0-9]+))?", wish)
+    if not cuda:
+        raise DeviceError(f"--device {wish} is not a device known here: use auto, cpu, cuda or cuda:N.")
+    if not available:
         raise DeviceError(
-            "--device cuda was asked for, but PyTorch sees no CUDA device: check the driver and that the "
+            f"--device {wish} was asked for, but PyTorch sees no CUDA device: check the driver and that the "
             "installed PyTorch is a CUDA build, or use --device cpu."
         )
-    return device
+    if cuda[1] is None:
+        return torch.device("cuda")
+    if int(cuda[1]) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"--device {wish} was asked for, but the last CUDA device that PyTorch sees is "
+            f"cuda:{torch.cuda.device_count() - 1}: use that or one before it."
+        )
+    return torch.device("cuda", int(cuda[1]))
 
 
 def find_precision(wish: str, device: torch.device) -> torch.dtype:

@@ -8,7 +8,10 @@ for every format, and no driver's side files (journals, statistics) lie about in
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import OutputError
@@ -45,6 +48,61 @@ def write_files(files: Mapping[Path, bytes | memoryview], stale: Iterable[Path] 
 def write_file(path: Path, data: bytes | memoryview, stale: Iterable[Path] = ()) -> None:
     """Write one file whole or not at all, see `write_files`."""
     write_files({path: data}, stale)
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output folder, and see now rather than hours later whether it can be written to.
+
+    Raises:
+        OutputError: it cannot be made, or is not writable.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(_explain(folder, error)) from error
+
+
+@contextmanager
+def staging_folder(folder: Path, name: str) -> Iterator[Path]:
+    """Give a hidden folder inside `folder` for the files of one result; it is gone in the end.
+
+    Whoever fills it moves the files out when all of them are whole (`publish`). Errors that name the
+    hidden folder are told with the name of the one that the user knows.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    staging = folder / f".{name}.{secrets.token_hex(4)}.part"
+    try:
+        staging.mkdir()
+        yield staging
+    except OutputError as error:
+        raise OutputError(str(error).replace(str(staging), str(folder))) from error
+    except OSError as error:
+        raise OutputError(_explain(folder, error)) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def publish(staging: Path, folder: Path, last: str, stale: Iterable[str] = ()) -> None:
+    """Move all files of `staging` into `folder`; the one named `last`, which says "done", in the end.
+
+    An earlier file of that name goes first, and so do the `stale` ones, so that at no moment it vouches
+    for files that are not its own.
+
+    Raises:
+        OutputError: a file cannot be moved or removed.
+    """
+    files = sorted(staging.iterdir(), key=lambda path: (path.name == last, path.name))
+    try:
+        for name in (last, *stale):
+            (folder / name).unlink(missing_ok=True)
+        for file in files:
+            file.replace(folder / file.name)
+    except OSError as error:
+        raise OutputError(_explain(folder, error)) from error
 
 
 def _explain(path: Path, error: OSError) -> str:

@@ -103,8 +103,7 @@ def evaluate_tiles(bundle: Bundle, tiles: TileSet) -> Evaluation:
         )
     labels = torch.tensor([known.index(name) for name in tiles.classes])[tiles.labels]
     predictor = Predictor(bundle.load_network(), bundle.card)
-    bands = len(bundle.card.bands)
-    as_they_are = PixelTransform((1.0,) * bands, (0.0,) * bands, 0.0, 255.0)
+    as_they_are = PixelTransform.identity(len(bundle.card.bands))
     probabilities = predictor.predict_tiles(tiles.images.numpy(), as_they_are)
     return Evaluation(probabilities, labels.numpy(), known, tiles.names)
 

@@ -12,11 +12,17 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from pipeline.errors import UsageError
+from pipeline.model.bundle import Scaling
 from pipeline.model.network import ARCHITECTURES, HEADS
 from pipeline.training.augment import AugmentOptions
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 OPTIMIZERS = ("sgd", "adamw")
+LEVELS = ("l1c", "l2a")
+
+# What EuroSAT's RGB tiles are: L1C reflectance 0-0.275 stretched to 1-255
+# (checked on 375 pairs of the RGB and the multispectral set).
+EUROSAT_RGB_SCALING = Scaling(reflectance=(0.0, 0.275), values=(1.0, 255.0))
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a training run, apart from the data."""
+    """All that decides a training run, apart from the data.
+
+    Pictures do not say what their pixels are, so the recipe does, in words of the model's card:
+
+    - `bands`: Sentinel-2 band names in channel order.
+    - `level`: `l1c` or `l2a`, the product level whose reflectance the pixels were made of.
+    - `gsd`: the size of a pixel on the ground, in metres.
+    - `scaling`: how reflectance became pixel values; by default as in EuroSAT's RGB tiles.
+    - `license`: under what terms the trained model may be used; empty says nothing.
+    """
 
     name: str
     architecture: str
@@ -38,6 +53,10 @@ class Recipe:
     head: str = "linear"
     dropout: float = 0.0
     bands: tuple[str, ...] = ("B04", "B03", "B02")
+    level: str = "l1c"
+    gsd: float = 10.0
+    scaling: Scaling = EUROSAT_RGB_SCALING
+    license: str = ""
     initial_weights: str | None = None  # a .safetensors file in torchvision's layout
     teacher: str | None = None  # a bundle whose opinion is learnt from, beside the labels
     teacher_weight: float = 0.5
@@ -110,11 +129,12 @@ def _parse(document: Any) -> Recipe:
     """Make a recipe of what YAML gave; raises ValueError."""
     if not isinstance(document, dict):
         raise ValueError("it is not a list of settings, 'name: value'")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
-    if isinstance(values.get("stages"), tuple):  # anything else is told by _build
+    values = dict(document)
+    if isinstance(values.get("stages"), list):  # anything else is told by _build
         values["stages"] = tuple(_build(Stage, s, f"stages[{i}]") for i, s in enumerate(values["stages"]))
-    if "augment" in values:
-        values["augment"] = _build(AugmentOptions, values["augment"], "augment")
+    for name, kind in (("scaling", Scaling), ("augment", AugmentOptions)):
+        if name in values:
+            values[name] = _build(kind, values[name], name)
     return _build(Recipe, values)
 
 
@@ -122,6 +142,7 @@ def _build(cls: type, values: Any, where: str = "") -> Any:
     """Make the dataclass `cls` of a mapping whose names and types are checked; raises ValueError."""
     if not isinstance(values, dict):
         raise ValueError(f"'{where}' must be settings, 'name: value', not {values!r}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     prefix = where and where + "."
     known = {f.name: f for f in fields(cls)}
     for name in values:
@@ -143,7 +164,10 @@ def _is_a(value: Any, kind: Any) -> bool:
     if isinstance(kind, UnionType):
         return any(_is_a(value, option) for option in get_args(kind))
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_a(item, get_args(kind)[0]) for item in value)
+        kinds = get_args(kind)  # (float, ...) is of any length, (float, float) of two
+        if not isinstance(value, tuple) or (... not in kinds and len(value) != len(kinds)):
+            return False
+        return all(_is_a(item, kinds[0]) for item in value)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -153,7 +177,7 @@ def _in_words(kind: Any) -> str:
     if isinstance(kind, UnionType):
         return _in_words(get_args(kind)[0])
     if get_origin(kind) is tuple:
-        return "a list"
+        return "a list" if ... in get_args(kind) else f"a list of {len(get_args(kind))}"
     return {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
 
 
@@ -170,6 +194,13 @@ def _check(recipe: Recipe) -> None:
     _one_of("head", recipe.head, HEADS)
     _one_of("optimizer", recipe.optimizer, OPTIMIZERS)
     _one_of("precision", recipe.precision, PRECISIONS)
+    _one_of("level", recipe.level, LEVELS)
+    for name in ("reflectance", "values"):
+        low, high = getattr(recipe.scaling, name)
+        if not low < high:
+            raise ValueError(f"'scaling.{name}' must rise, not go from {low:g} to {high:g}")
+    for value in recipe.scaling.values:
+        _within("scaling.values", value, 0, 255)
     if not recipe.stages:
         raise ValueError("'stages' is empty")
     for i, stage in enumerate(recipe.stages):
@@ -181,7 +212,7 @@ def _check(recipe: Recipe) -> None:
     _within("weight_decay", recipe.weight_decay, 0)
     for name in ("dropout", "teacher_weight", "label_smoothing", "ema_decay"):
         _within(name, getattr(recipe, name), 0, 1)
-    for name in ("learning_rate", "gradient_clip", "validation_share"):
+    for name in ("gsd", "learning_rate", "gradient_clip", "validation_share"):
         if getattr(recipe, name) <= 0:
             raise ValueError(f"'{name}' must be greater than 0")
     for name in ("mean", "std"):

@@ -11,9 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pipeline.errors import OutputError
-from pipeline.outputs.atomic import write_files
-from pipeline.training.dataset import TileSet, load_tiles
+from pipeline.outputs.atomic import make_folder, write_files
+from pipeline.training.dataset import TileSet
 from pipeline.training.evaluate import Evaluation
 
 COLUMNS = 6
@@ -23,12 +22,13 @@ TRAINING_COLOR, VALIDATION_COLOR = "#5c5c66", "#d6393c"
 
 
 def write_report(output: Path, history: Path | None, evaluation: Evaluation, tiles: TileSet) -> None:
-    """Write the scores and the plots of an evaluation into the folder `output`.
+    """Write the scores and the plots of an evaluation into the folder `output`, which is made if need be.
 
     `report.json` (the evaluation's summary), `confusion_matrix.png`, `sample_predictions.png` of `tiles`,
     which are those evaluated, in the same order, and, where there is a `history` as `train` writes it,
     `accuracy_loss.png`. All or none of them appear. Raises OutputError if they cannot be written.
     """
+    make_folder(output)
     files = {
         output / "report.json": (json.dumps(evaluation.summary(), indent=2) + "\n").encode("utf-8"),
         output / "confusion_matrix.png": _png(_plot_confusion(evaluation)),
@@ -37,18 +37,6 @@ def write_report(output: Path, history: Path | None, evaluation: Evaluation, til
     if history is not None:
         files[output / "accuracy_loss.png"] = _png(_plot_history(history))
     write_files(files)
-
-
-def write_evaluation(output: Path, evaluation: Evaluation, folder: Path) -> None:
-    """Write the report of an evaluation of the class folders in `folder`, which no training went before.
-
-    Raises OutputError if the folder `output` cannot be made or written.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The output folder {output} cannot be made: {error.strerror}.") from error
-    write_report(output, None, evaluation, load_tiles(folder, evaluation.names))
 
 
 def _plot_history(history: Path) -> Figure:

@@ -23,7 +23,6 @@ from pipeline.errors import OutputError, TrainingError
 from pipeline.model.bundle import (
     Bundle,
     ModelCard,
-    Scaling,
     load_bundle,
     rewrite_card,
     save_bundle,
@@ -32,7 +31,7 @@ from pipeline.model.bundle import (
 from pipeline.model.classes import number_classes
 from pipeline.model.device import find_device, find_precision
 from pipeline.model.network import build_network, freeze, load_backbone, unfreeze
-from pipeline.outputs.atomic import write_file, write_files
+from pipeline.outputs.atomic import make_folder, write_file, write_files
 from pipeline.training.augment import augment, random_crop
 from pipeline.training.dataset import SPLIT_FILES, Split, TileSet, load_tiles, split_tiles
 from pipeline.training.evaluate import Evaluation, evaluate_tiles, fit_temperature, predict_logits
@@ -44,10 +43,6 @@ log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.csv"
 EMA_EVERY = 8  # steps; averaging costs more than the optimizer, and 30 times an epoch is often enough
-
-# What EuroSAT's RGB tiles are: L1C reflectance 0-0.275 stretched to 1-255
-# (checked on 375 pairs of the RGB and the multispectral set).
-EUROSAT_RGB_SCALING = Scaling(reflectance=(0.0, 0.275), values=(1.0, 255.0))
 
 
 @dataclass
@@ -175,6 +170,11 @@ def _start(recipe: Recipe, card: ModelCard) -> Run:
 
 
 def _load_initial_weights(network: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise TrainingError(
+            f"The recipe's initial weights {path} are not there: put the file there, let 'initial_weights' "
+            "name it, or leave that out to start at random."
+        )
     try:
         untouched = load_backbone(network, load_file(path))
     except (OSError, SafetensorError) as error:
@@ -185,10 +185,7 @@ def _load_initial_weights(network: nn.Module, path: Path) -> None:
 
 def _prepare_output(output: Path, run: Run, split: Split, resume: bool) -> None:
     """Make the folder ready: go on from the checkpoint in it, or clear it of an earlier run."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The output folder {output} cannot be made: {error.strerror}.") from error
+    make_folder(output)
     split_files: dict[Path, bytes] = {
         output / name: ("\n".join(tiles) + "\n").encode("utf-8")
         for name, tiles in zip(SPLIT_FILES, (split.train, split.validation), strict=True)
@@ -300,7 +297,7 @@ def _load_teacher(
     if recipe.teacher is None:
         return None
     bundle = load_bundle(recipe.teacher)
-    for what in ("classes", "bands", "scaling", "tile_size"):
+    for what in ("classes", "bands", "level", "scaling", "gsd", "tile_size"):
         if getattr(bundle.card, what) != getattr(card, what):
             raise TrainingError(
                 f"The teacher '{recipe.teacher}' has other {what.replace('_', ' ')} than the training tiles."
@@ -343,12 +340,12 @@ def _describe(recipe: Recipe, training: TileSet, split: Split) -> ModelCard:
         architecture=recipe.architecture,
         head=recipe.head,
         bands=recipe.bands,
-        level="l1c",
-        scaling=EUROSAT_RGB_SCALING,
+        level=recipe.level,
+        scaling=recipe.scaling,
         mean=mean,
         std=std,
         tile_size=training.images.shape[-1],
-        gsd=10.0,
+        gsd=recipe.gsd,
         classes=number_classes(training.classes),
         training={
             "recipe": recipe.to_dict() | files,
@@ -356,7 +353,7 @@ def _describe(recipe: Recipe, training: TileSet, split: Split) -> ModelCard:
             "split": split.method,
             "torch": torch.__version__,
         },
-        license="MIT",
+        license=recipe.license,
     )
 
 
