@@ -86,12 +86,17 @@ def time_network(predictor: Predictor, tiles: int) -> float:
         .contiguous(memory_format=torch.channels_last)
     )
     batches = max(1, round(tiles / predictor.batch_size))
+
+    @torch.inference_mode()
+    def run() -> None:
+        predictor.network(values)
+
     started = time.perf_counter()
-    with torch.inference_mode():
-        for _ in range(batches):
-            predictor.network(values)
-        if predictor.device.type == "cuda":
-            torch.cuda.synchronize()
+    with predictor.computing() as submit:  # as many batches at a time as the whole path computes
+        for future in [submit(run) for _ in range(batches)]:
+            future.result()
+    if predictor.device.type == "cuda":
+        torch.cuda.synchronize()
     return batches * predictor.batch_size / (time.perf_counter() - started)
 
 

@@ -9,6 +9,8 @@ import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -100,19 +102,25 @@ class Predictor:
         if self._compile == "always" or (self._compile == "auto" and expected_tiles >= COMPILE_MIN_TILES):
             self._compile_network()
         to_input = InputTransform(transform, self.card, self.device)
-        batch_size = self.batch_size if self.compiled else min(self.batch_size, max(1, expected_tiles))
+        batch_size = self.batch_size
+        if not self.compiled:  # a small scene is shared out among the threads
+            batch_size = min(batch_size, max(1, -(-expected_tiles // self.threads)))
         results: deque[_Result] = deque()
-        running: _Batch | None = None
-        # While the device computes one batch, the next is gathered and sent.
-        for batch in _gather(blocks, len(self.card.classes), results, batch_size, self.device):
-            self._start(batch, to_input)
-            if running:
-                running.finish(self.precision)
-            running = batch
-            while results and results[0].missing == 0:
-                yield results.popleft().as_pair()
-        if running:
-            running.finish(self.precision)
+        running: deque[_Batch] = deque()
+        # While the device computes, the next batches are gathered and sent.
+        in_flight = self.threads + 1
+        with self.computing() as submit:
+            for batch in _gather(
+                blocks, len(self.card.classes), results, batch_size, self.device, buffers=in_flight
+            ):
+                self._start(batch, to_input, submit)
+                running.append(batch)
+                if len(running) == in_flight:
+                    running.popleft().finish(self.precision)
+                while results and results[0].missing == 0:
+                    yield results.popleft().as_pair()
+            for batch in running:
+                batch.finish(self.precision)
         for result in results:
             yield result.as_pair()
 
@@ -123,15 +131,41 @@ class Predictor:
         """
         to_input = InputTransform(transform, self.card, self.device)
         batches = torch.from_numpy(tiles).split(self.batch_size)
-        probabilities = torch.cat([self._probabilities(batch, to_input).cpu() for batch in batches])
+        with self.computing() as submit:
+            futures = [submit(self._probabilities, batch, to_input) for batch in batches]
+            probabilities = torch.cat([future.result().cpu() for future in futures])
         _check_finite(probabilities, self.precision)
         return probabilities.numpy()
 
-    def _start(self, batch: "_Batch", to_input: "InputTransform") -> None:
-        """Let the device compute a batch; on CUDA this returns before the device is done."""
-        probabilities = self._probabilities(batch.tiles, to_input)
-        batch.probabilities = probabilities.to("cpu", non_blocking=True)
+    @property
+    def threads(self) -> int:
+        """How many batches are computed at a time.
+
+        On the CPU each core takes a batch of its own. Cores that share a batch wait for the slowest of
+        them at every layer, and whenever one of them is called away to read the scene. Compiled code is
+        made for all cores together; a GPU takes one batch after the other.
+        """
+        return 1 if self.device.type == "cuda" or self.compiled else torch.get_num_threads()
+
+    @contextmanager
+    def computing(self) -> Iterator[Callable[..., Future]]:
+        """Give a function that has a call run, on the CPU by one of `threads`, and returns its future."""
+        threads = self.threads
+        if threads == 1:
+            yield _run_at_once
+            return
+        try:
+            with ThreadPoolExecutor(threads, "predict", torch.set_num_threads, (1,)) as pool:
+                yield pool.submit
+        finally:
+            torch.set_num_threads(threads)  # what a thread sets for itself, later ones inherit
+
+    def _start(self, batch: "_Batch", to_input: "InputTransform", submit: Callable[..., Future]) -> None:
+        """Have a batch computed; this returns before it is done."""
+        batch.probabilities = submit(self._probabilities, batch.tiles, to_input)
         if self.device.type == "cuda":
+            on_device = batch.probabilities.result()
+            batch.probabilities = _run_at_once(on_device.to, "cpu", non_blocking=True)
             batch.done = torch.cuda.current_stream(self.device).record_event()
 
     @torch.inference_mode()
@@ -233,7 +267,7 @@ class _Batch:
     buffer: Tensor  # (batch size, bands, tile, tile)
     count: int = 0
     owners: list[tuple[_Result, slice]] = field(default_factory=list)  # whose, and which of its tiles
-    probabilities: Tensor | None = None  # on the CPU; to be read when `done`
+    probabilities: Future[Tensor] | None = None  # on the CPU; to be read when `done`
     done: torch.cuda.Event | None = None
 
     @property
@@ -258,8 +292,9 @@ class _Batch:
         assert self.probabilities is not None
         if self.done:
             self.done.synchronize()
-        _check_finite(self.probabilities, precision)
-        values = self.probabilities.numpy()
+        probabilities = self.probabilities.result()
+        _check_finite(probabilities, precision)
+        values = probabilities.numpy()
         start = 0
         for result, part in self.owners:
             count = part.stop - part.start
@@ -268,18 +303,25 @@ class _Batch:
             start += count
 
 
+def _run_at_once(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
+    future: Future = Future()
+    future.set_result(call(*arguments, **options))
+    return future
+
+
 def _gather(
     blocks: "Iterable[TileBlock]",
     classes: int,
     results: deque[_Result],
     batch_size: int,
     device: torch.device,
+    buffers: int,
 ) -> Iterator[_Batch]:
     """Queue each block in `results` and yield its tiles in full batches; the last one may be partial.
 
-    At most two batches may be in use at a time: they take turns with two buffers.
+    At most `buffers` batches may be in use at a time: they take turns with so many pieces of memory.
     """
-    buffers: Iterator[Tensor] | None = None
+    memory: Iterator[Tensor] | None = None
     batch: _Batch | None = None
     for block in blocks:
         count = len(block.index)
@@ -287,8 +329,8 @@ def _gather(
         results.append(result)
         taken = 0
         while taken < count:
-            buffers = buffers or cycle(_allocate(block.tiles, batch_size, device) for _ in range(2))
-            batch = batch or _Batch(next(buffers))
+            memory = memory or cycle(_allocate(block.tiles, batch_size, device) for _ in range(buffers))
+            batch = batch or _Batch(next(memory))
             taken = batch.take(result, taken)
             if not batch.room:
                 yield batch
