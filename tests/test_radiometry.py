@@ -10,10 +10,11 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
+from made_cards import RGB_CARD as CARD
 from PIL import Image
 
 from pipeline.errors import SceneError
-from pipeline.model.bundle import LandCoverClass, ModelCard, Scaling
+from pipeline.model.bundle import Scaling
 from pipeline.radiometry import (
     PixelTransform,
     atmosphere_step,
@@ -27,19 +28,6 @@ from pipeline.radiometry import (
 )
 
 EUROSAT_MEAN = np.array([0.3444, 0.3803, 0.4078])  # R, G, B of the training tiles, of 255
-CARD = ModelCard(
-    name="rgb",
-    architecture="resnet50",
-    head="linear",
-    bands=("B04", "B03", "B02"),
-    level="l1c",
-    scaling=Scaling((0.0, 0.275), (1.0, 255.0)),
-    mean=(0.0,) * 3,
-    std=(1.0,) * 3,
-    tile_size=64,
-    gsd=10.0,
-    classes=(LandCoverClass(1, "Forest", "#006600"),),
-)
 
 
 def values_of(stored: float, transform: PixelTransform) -> list[float]:

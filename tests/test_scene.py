@@ -12,28 +12,15 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from made_cards import RGB_CARD as RGB
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as project
 
 from pipeline.errors import LandcoverError, SceneError, UsageError
-from pipeline.model.bundle import LandCoverClass, ModelCard, Scaling
 from pipeline.scene import Scene, SceneOptions, open_scene
 
-RGB = ModelCard(
-    name="rgb",
-    architecture="resnet50",
-    head="linear",
-    bands=("B04", "B03", "B02"),
-    level="l1c",
-    scaling=Scaling((0.0, 0.275), (1.0, 255.0)),
-    mean=(0.0,) * 3,
-    std=(1.0,) * 3,
-    tile_size=64,
-    gsd=10.0,
-    classes=(LandCoverClass(1, "Forest", "#006600"),),
-)
 MULTI = replace(RGB, name="ms", bands=("B02", "B05", "B09"))
 NAMES = ("B04", "B03", "B02")
 STATED = (("red", 1), ("green", 2), ("blue", 3))
