@@ -3,14 +3,18 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutputError, UsageError
+import numpy as np
+
+from pipeline.errors import OutputError, SceneError, UsageError
 from pipeline.grid import MIN_STRIDE, TileGrid
+from pipeline.journal import WAIT, Journal, journal_path
 from pipeline.landcover_map import LandcoverMap, MapBuilder
 from pipeline.model.bundle import ModelCard
 from pipeline.outputs.areas import ClassArea, class_areas, write_areas
@@ -20,8 +24,16 @@ from pipeline.outputs.preview import write_preview
 from pipeline.outputs.raster import write_confidence, write_landcover, write_probabilities
 from pipeline.outputs.style import write_style
 from pipeline.predictor import Predictor
-from pipeline.reader import read_blocks
-from pipeline.run_record import areas_of, finished_run, identity, make_record, record_path
+from pipeline.reader import TileBlock, read_blocks
+from pipeline.run_record import (
+    Record,
+    areas_of,
+    earlier_run,
+    fingerprint,
+    identity,
+    make_record,
+    record_path,
+)
 from pipeline.scene import Scene, SceneOptions, open_scene
 
 log = logging.getLogger(__name__)
@@ -55,7 +67,10 @@ class ClassifyOptions:
     """What the user may decide about one scene's map.
 
     `stride` is in pixels, None for the model's tile; `min_confidence` in percent; `polygons` one of
-    geojson, gpkg, fgb, parquet and none; `reader_threads` 0 for as many as keep the device busy.
+    geojson, gpkg, fgb, parquet and none; `tta` is test-time augmentation. A map that is there already is
+    left as it is, and refused if another model, input or options made it: `refresh` makes that one anew,
+    `overwrite` any. `reader_threads` is 0 for as many as keep the device busy; `journal_after` how many
+    seconds of work are kept for a later run.
     """
 
     scene: SceneOptions = field(default_factory=SceneOptions)
@@ -64,8 +79,11 @@ class ClassifyOptions:
     polygons: str = "geojson"
     probabilities: bool = False
     preview: bool = False
+    tta: bool = False
     overwrite: bool = False
+    refresh: bool = False
     reader_threads: int = 0
+    journal_after: float = WAIT
 
     def stride_for(self, card: ModelCard) -> int:
         """Return the stride; raises UsageError if the model's tiles would leave gaps or be too many."""
@@ -88,7 +106,8 @@ class ClassifyOptions:
     def that_decide_the_map(self, card: ModelCard) -> dict[str, Any]:
         """Return the options that change what is written."""
         decisive = asdict(replace(self, stride=self.stride_for(card)))
-        del decisive["overwrite"], decisive["reader_threads"]
+        for name in ("overwrite", "refresh", "reader_threads", "journal_after"):
+            del decisive[name]
         return decisive
 
 
@@ -104,6 +123,39 @@ class Result:
     skipped: bool = False
 
 
+@dataclass(frozen=True)
+class PreparedScene:
+    """A scene of which all is known and whose first pixels are read: the network may begin.
+
+    `done` are blocks that an earlier run left in the journal, `blocks` those still to be classified.
+    """
+
+    scene: Scene
+    output: Path
+    card: ModelCard
+    options: ClassifyOptions
+    identity: Record
+    grid: TileGrid
+    journal: Journal
+    done: tuple[tuple[TileBlock, np.ndarray], ...]
+    blocks: Generator[TileBlock]
+    started: float  # by time.perf_counter
+
+    def close(self) -> None:
+        """End the threads that read, if the scene is not to be classified after all."""
+        self.blocks.close()
+
+
+@dataclass(frozen=True)
+class ComputedMap:
+    """A scene's map, to be written; `tiles` is how many the network saw, `predictor` what it ran on."""
+
+    prepared: PreparedScene
+    land_cover: LandcoverMap
+    tiles: int
+    predictor: Record
+
+
 def classify_scene(
     path: str,
     output: Path,
@@ -117,8 +169,26 @@ def classify_scene(
     `progress` is called with the number of tiles done since the last call and the number of all.
     `taken` are names of scenes, case folded, whose maps must not be replaced even with `overwrite`.
     A scene whose `run.json` matches is left as it is. Until all files are whole nothing in `output`
-    changes. Raises SceneError if the scene cannot be read, OutputError if a file cannot be written or
-    another run's files are in the way, UsageError for options that do not fit the model.
+    changes. A long run that is interrupted is resumed by the next one. Raises SceneError if the scene
+    cannot be read, OutputError if a file cannot be written or another run's files are in the way,
+    UsageError for options that do not fit the model.
+    """
+    prepared = prepare_scene(path, output, predictor, options, taken)
+    if isinstance(prepared, Result):
+        return prepared
+    return write_map(compute_map(prepared, predictor, progress))
+
+
+def prepare_scene(
+    path: str,
+    output: Path,
+    predictor: Predictor,
+    options: ClassifyOptions,
+    taken: Collection[str] = (),
+) -> PreparedScene | Result:
+    """Open a scene and begin to read it; the result of the earlier run if its map is there already.
+
+    Raises as `classify_scene` does.
     """
     started = time.perf_counter()
     card = predictor.card
@@ -131,62 +201,155 @@ def classify_scene(
         )
     make_folder(output)
     wanted = identity(scene, card, options.that_decide_the_map(card))
-    if not options.overwrite and (record := finished_run(output, scene.name, wanted)):
-        files = {kind: output / file for kind, file in record["files"].items()}
-        return Result(scene.name, files, areas_of(record), record["tiles"], record["seconds"], skipped=True)
+    if not options.overwrite and (result := _finished(scene.name, output, wanted, options)):
+        return result
     for note in scene.notes:
         log.log(logging.WARNING if note.level == "warning" else logging.INFO, "%s: %s", scene.name, note.text)
 
-    land_cover, tiles = map_scene(scene, predictor, options, progress)
-    if tiles == 0:
-        log.warning("%s: the scene has no valid pixel, so its map is all no data.", scene.name)
-    areas = class_areas(land_cover)
-    with staging_folder(output, scene.name) as staging:
-        files = write_outputs(land_cover, staging, scene.name, card, options)
-        files["run"] = record_path(staging, scene.name)
-        seconds = time.perf_counter() - started
-        rows, columns = land_cover.class_id.shape
-        record = make_record(
-            wanted,
-            scene,
-            files={kind: file.name for kind, file in files.items()},
-            areas=areas,
-            counts={"tiles": tiles, "cells": {"rows": rows, "columns": columns}},
-            seconds=seconds,
-            predictor=predictor.description,
-        )
-        write_file(files["run"], (json.dumps(record, indent=2) + "\n").encode())
-        possible = {scene.name + ending for ending in (*OUTPUTS.values(), *SIDE_FILES)}
-        publish(staging, output, last=files["run"].name, stale=possible - set(record["files"].values()))
-    return Result(
-        scene.name, {kind: output / file.name for kind, file in files.items()}, areas, tiles, seconds
-    )
-
-
-def map_scene(
-    scene: Scene,
-    predictor: Predictor,
-    options: ClassifyOptions,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[LandcoverMap, int]:
-    """Classify an opened scene; returns its map, and how many tiles the network saw."""
-    card = predictor.card
     grid = TileGrid(scene.width, scene.height, card.tile_size, options.stride_for(card))
+    journal = Journal(
+        journal_path(output, scene.name),
+        {**wanted, "computed": [predictor.device.type, str(predictor.precision)]},
+        wait=options.journal_after,
+    )
+    done = tuple(journal.blocks())
+    first_row = sum(block.tile_rows for block, _ in done)
+    if done:
+        log.info("%s: going on after %d of %d rows of tiles.", scene.name, first_row, grid.tile_rows)
+    blocks = _begin(
+        read_blocks(
+            scene,
+            grid,
+            first_row=first_row,
+            threads=options.reader_threads or READER_THREADS[predictor.device.type],
+        )
+    )
+    return PreparedScene(scene, output, card, options, wanted, grid, journal, done, blocks, started)
+
+
+def _finished(name: str, output: Path, wanted: Record, options: ClassifyOptions) -> Result | None:
+    """Return the result of an earlier run that is the one wanted; OutputError if its files are in the way."""
+    record, different = earlier_run(output, name, wanted)
+    if record is None or (different and options.refresh):
+        return None
+    if different:
+        raise OutputError(
+            f"{output} holds a map of {name} made with another {' and '.join(different)}: "
+            "choose another folder with -o or pass --overwrite."
+        )
+    files = {kind: output / file for kind, file in record["files"].items()}
+    return Result(name, files, areas_of(record), record["tiles"], record["seconds"], skipped=True)
+
+
+def _begin(blocks: Generator[TileBlock]) -> Generator[TileBlock]:
+    """Return the same blocks, of which the first is read already and others are being read."""
+
+    def begun() -> Generator[Any]:
+        with closing(blocks):
+            first = list(islice(blocks, 1))
+            yield
+            while first:  # not to be kept until the scene is done
+                yield first.pop()
+            yield from blocks
+
+    generator = begun()
+    next(generator)
+    return generator
+
+
+def compute_map(
+    prepared: PreparedScene,
+    predictor: Predictor,
+    progress: Callable[[int, int], None] | None = None,
+) -> ComputedMap:
+    """Classify what `prepare_scene` opened; `progress` as for `classify_scene`.
+
+    Raises SceneError if the scene turns out to be unreadable, DeviceError and ModelError as the
+    predictor does.
+    """
+    grid, options = prepared.grid, prepared.options
     builder = MapBuilder(
         grid,
-        card.classes,
+        prepared.card.classes,
         min_confidence=options.min_confidence,
         keep_probabilities=options.probabilities,
     )
     tiles = 0
-    threads = options.reader_threads or READER_THREADS[predictor.device.type]
-    with closing(read_blocks(scene, grid, threads=threads)) as blocks:
-        for block, probabilities in predictor.predict(blocks, scene.pixel_transform, grid.tile_count):
-            builder.add(block, probabilities)
-            tiles += len(block.index)
-            if progress is not None:  # tiles left out for want of data count as done
-                progress(block.tile_rows * grid.tile_cols, grid.tile_count)
-    return builder.finish(scene.crs, scene.transform), tiles
+
+    def add(block: TileBlock, probabilities: np.ndarray) -> None:
+        nonlocal tiles
+        builder.add(block, probabilities)
+        tiles += len(block.index)
+        if progress is not None:  # tiles left out for want of data count as done
+            progress(block.tile_rows * grid.tile_cols, grid.tile_count)
+
+    scene = prepared.scene
+    try:
+        with closing(prepared.blocks) as blocks:
+            for block, probabilities in prepared.done:
+                add(block, probabilities)
+            for block, probabilities in predictor.predict(
+                blocks, scene.pixel_transform, grid.tile_count, tta=options.tta
+            ):
+                add(block, probabilities)
+                prepared.journal.add(block, probabilities)
+    except SceneError:
+        if scene.files:  # the same again would end the same; what is remote may come back
+            prepared.journal.remove()
+        raise
+    land_cover = builder.finish(scene.crs, scene.transform)
+    return ComputedMap(prepared, land_cover, tiles, predictor.description)
+
+
+def write_map(computed: ComputedMap) -> Result:
+    """Write and publish the files of a map.
+
+    Raises OutputError if one cannot be written, SceneError if the scene is no longer what was opened.
+    """
+    prepared, land_cover = computed.prepared, computed.land_cover
+    scene, output, options = prepared.scene, prepared.output, prepared.options
+    if fingerprint(scene) != prepared.identity["input"]:
+        prepared.journal.remove()
+        raise SceneError(f"{scene.name} was changed or removed while it was read: classify it again.")
+    if computed.tiles == 0:
+        log.warning("%s: the scene has no valid pixel, so its map is all no data.", scene.name)
+    areas = class_areas(land_cover)
+    with staging_folder(output, scene.name) as staging:
+        files = write_outputs(land_cover, staging, scene.name, prepared.card, options)
+        files["run"] = record_path(staging, scene.name)
+        seconds = time.perf_counter() - prepared.started
+        rows, columns = land_cover.class_id.shape
+        record = make_record(
+            prepared.identity,
+            scene,
+            files={kind: file.name for kind, file in files.items()},
+            areas=areas,
+            counts={"tiles": computed.tiles, "cells": {"rows": rows, "columns": columns}},
+            seconds=seconds,
+            predictor=computed.predictor,
+        )
+        write_file(files["run"], (json.dumps(record, indent=2) + "\n").encode())
+        possible = {scene.name + ending for ending in (*OUTPUTS.values(), *SIDE_FILES)}
+        publish(staging, output, last=files["run"].name, stale=possible - set(record["files"].values()))
+    prepared.journal.remove()
+    return Result(
+        scene.name, {kind: output / file.name for kind, file in files.items()}, areas, computed.tiles, seconds
+    )
+
+
+def scene_is_done(path: str, output: Path, card: ModelCard, options: ClassifyOptions) -> str | None:
+    """Return why `classify_scene` would classify a scene, None if its map is there already.
+
+    Only reads headers. Raises as `open_scene` does.
+    """
+    scene = open_scene(path, card, options.scene)
+    wanted = identity(scene, card, options.that_decide_the_map(card))
+    record, different = earlier_run(output, scene.name, wanted)
+    if record is None:
+        return "new"
+    if different:
+        return f"another {' and '.join(different)}"
+    return "asked for" if options.overwrite else None
 
 
 def describe_scene(path: str, card: ModelCard, options: ClassifyOptions) -> dict[str, Any]:

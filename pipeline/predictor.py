@@ -2,11 +2,13 @@
 
 Raw pixels go to the device and are brought to the network's input there. The network runs with its
 batch norms folded into the convolutions (on the CPU that alone is worth more than compiling), in the
-device's half precision, in channels-last order, and always on full batches.
+device's half precision, in channels-last order, and always on full batches: a tile's probabilities then
+don't depend on which tiles it shares a batch with, so that a scene that is resumed gives the same map.
 """
 
 import copy
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,7 +60,7 @@ class PredictorOptions:
 
 
 class Predictor:
-    """A network made ready for a device; good for any number of scenes.
+    """A network made ready for a device; good for any number of scenes, one at a time.
 
     `network`, in evaluation mode, takes (N, bands, tile, tile) float32, standardised, and gives
     (N, classes) logits; it is copied, not changed. Raises DeviceError if the device asked for is absent.
@@ -74,9 +76,15 @@ class Predictor:
         self.device = find_device(options.device)
         self.precision = find_precision(options.precision, self.device)
         self.batch_size = options.batch_size or (CUDA_BATCH if self.device.type == "cuda" else CPU_BATCH)
-        self.compiled = False
+        self.compiled = False  # whether the current scene is classified by compiled code
         self._compile = options.compile
-        self.network: Callable[[Tensor], Tensor] = _prepare(network, self.device, self.precision)
+        self._plain = _prepare(network, self.device, self.precision)
+        self._fast: Callable[[Tensor], Tensor] | None = None  # the same, once it is compiled
+
+    @property
+    def network(self) -> Callable[[Tensor], Tensor]:
+        """The network as the current scene is classified by it."""
+        return self._plain if self._fast is None or not self.compiled else self._fast
 
     @property
     def description(self) -> dict[str, Any]:
@@ -90,21 +98,23 @@ class Predictor:
         }
 
     def predict(
-        self, blocks: "Iterable[TileBlock]", transform: PixelTransform, expected_tiles: int
+        self,
+        blocks: "Iterable[TileBlock]",
+        transform: PixelTransform,
+        expected_tiles: int,
+        tta: bool = False,
     ) -> "Iterator[tuple[TileBlock, np.ndarray]]":
         """Yield each block, in order, with the probabilities (k, classes) float32 of its tiles.
 
-        `transform` turns the blocks' pixels into the model's training values. `expected_tiles`, about how
-        many tiles will come, decides whether compiling pays. Raises DeviceError if not even one tile fits
-        into the device's memory, ModelError if the network's output doesn't fit its card
-        or isn't a number.
+        `transform` turns the blocks' pixels into the model's training values. `expected_tiles`, how many
+        tiles the scene has at most, decides whether compiling pays and how large batches are. `tta` is
+        test-time augmentation: the mean over the tile's eight flips and rotations, at eight times the work.
+        Raises DeviceError if not even one tile fits into the device's memory, ModelError if the network's
+        output doesn't fit its card or isn't a number.
         """
-        if self._compile == "always" or (self._compile == "auto" and expected_tiles >= COMPILE_MIN_TILES):
-            self._compile_network()
+        self._choose_network(expected_tiles * (8 if tta else 1))
         to_input = InputTransform(transform, self.card, self.device)
-        batch_size = self.batch_size
-        if not self.compiled:  # a small scene is shared out among the threads
-            batch_size = min(batch_size, max(1, -(-expected_tiles // self.threads)))
+        batch_size = self._even_batches(expected_tiles)
         results: deque[_Result] = deque()
         running: deque[_Batch] = deque()
         # While the device computes, the next batches are gathered and sent.
@@ -113,7 +123,7 @@ class Predictor:
             for batch in _gather(
                 blocks, len(self.card.classes), results, batch_size, self.device, buffers=in_flight
             ):
-                self._start(batch, to_input, submit)
+                self._start(batch, to_input, tta, submit)
                 running.append(batch)
                 if len(running) == in_flight:
                     running.popleft().finish(self.precision)
@@ -124,15 +134,15 @@ class Predictor:
         for result in results:
             yield result.as_pair()
 
-    def predict_tiles(self, tiles: np.ndarray, transform: PixelTransform) -> np.ndarray:
+    def predict_tiles(self, tiles: np.ndarray, transform: PixelTransform, tta: bool = False) -> np.ndarray:
         """Return the probabilities (n, classes) float32 of `tiles` (n, bands, tile, tile) in memory.
 
-        The same as `predict` gives, tile for tile: batches are of the same size. Raises as it does.
+        The same as `predict` gives, tile for tile, and raises as it does.
         """
         to_input = InputTransform(transform, self.card, self.device)
         batches = torch.from_numpy(tiles).split(self.batch_size)
         with self.computing() as submit:
-            futures = [submit(self._probabilities, batch, to_input) for batch in batches]
+            futures = [submit(self._probabilities, batch, to_input, tta) for batch in batches]
             probabilities = torch.cat([future.result().cpu() for future in futures])
         _check_finite(probabilities, self.precision)
         return probabilities.numpy()
@@ -160,26 +170,36 @@ class Predictor:
         finally:
             torch.set_num_threads(threads)  # what a thread sets for itself, later ones inherit
 
-    def _start(self, batch: "_Batch", to_input: "InputTransform", submit: Callable[..., Future]) -> None:
+    def _even_batches(self, expected_tiles: int) -> int:
+        """Return the batch size with which a scene's tiles make full batches, as many for each thread."""
+        if self.compiled:  # for this very size
+            return self.batch_size
+        rounds = math.ceil(expected_tiles / (self.threads * self.batch_size))
+        return min(self.batch_size, max(1, math.ceil(expected_tiles / (self.threads * max(1, rounds)))))
+
+    def _start(
+        self, batch: "_Batch", to_input: "InputTransform", tta: bool, submit: Callable[..., Future]
+    ) -> None:
         """Have a batch computed; this returns before it is done."""
-        batch.probabilities = submit(self._probabilities, batch.tiles, to_input)
+        batch.probabilities = submit(self._probabilities, batch.filled(), to_input, tta)
         if self.device.type == "cuda":
             on_device = batch.probabilities.result()
             batch.probabilities = _run_at_once(on_device.to, "cpu", non_blocking=True)
             batch.done = torch.cuda.current_stream(self.device).record_event()
 
     @torch.inference_mode()
-    def _probabilities(self, tiles: Tensor, to_input: "InputTransform") -> Tensor:
+    def _probabilities(self, tiles: Tensor, to_input: "InputTransform", tta: bool) -> Tensor:
         """Raw tiles on the CPU -> probabilities (N, classes) float32 on the device.
 
         When memory runs out, the batch size is halved for good.
         """
         while True:
             try:
-                parts = [
-                    self._forward(to_input(part.to(self.device, non_blocking=True)))
-                    for part in tiles.split(self.batch_size)
-                ]
+                parts = []
+                for part in tiles.split(self.batch_size):
+                    values = to_input(part.to(self.device, non_blocking=True))
+                    views = _flips_and_rotations(values) if tta else [values]
+                    parts.append(torch.stack([self._forward(view) for view in views]).mean(dim=0))
                 return torch.cat(parts)
             except torch.OutOfMemoryError as error:
                 if min(self.batch_size, len(tiles)) == 1:
@@ -206,21 +226,25 @@ class Predictor:
             )
         return torch.softmax(logits.float() / self.card.temperature, dim=1)
 
+    def _choose_network(self, tiles: int) -> None:
+        """Choose by the scene alone, never by what was compiled for one before it: maps are repeatable."""
+        wanted = self._compile == "always" or (self._compile == "auto" and tiles >= COMPILE_MIN_TILES)
+        if wanted and self._fast is None:
+            self._compile_network()
+        self.compiled = wanted and self._fast is not None
+
     def _compile_network(self) -> None:
-        """Compile the network now, if that wasn't done; stay with the plain one where it can't be."""
-        if self.compiled:
-            return
+        """Compile the network; stay with the plain one where it can't be."""
         log.info("Compiling the network.")
         # Freezing lets the compiler lay out the weights once; on the GPU it has nothing to add.
         options: dict[str, Any] = {"freezing": True} if self.device.type == "cpu" else {}
-        plain = self.network
         shape = self.batch_size, len(self.card.bands), self.card.tile_size, self.card.tile_size
         try:
-            self.network, self.compiled = torch.compile(plain, dynamic=False, options=options), True
+            self._fast, self.compiled = torch.compile(self._plain, dynamic=False, options=options), True
             with torch.inference_mode():
                 self._forward(torch.zeros(shape, device=self.device))
         except RuntimeError as error:  # every error of the compiler is one
-            self.network, self.compiled = plain, False
+            self._fast, self.compiled = None, False
             if self._compile == "always":
                 raise DeviceError(
                     "The network can't be compiled here (on the CPU that takes a C++ compiler): "
@@ -270,9 +294,10 @@ class _Batch:
     probabilities: Future[Tensor] | None = None  # on the CPU; to be read when `done`
     done: torch.cuda.Event | None = None
 
-    @property
-    def tiles(self) -> Tensor:
-        return self.buffer[: self.count]
+    def filled(self) -> Tensor:
+        """Return the tiles as a full batch: what the last one lacks is zeros."""
+        self.buffer[self.count :] = 0
+        return self.buffer
 
     @property
     def room(self) -> int:
@@ -292,7 +317,7 @@ class _Batch:
         assert self.probabilities is not None
         if self.done:
             self.done.synchronize()
-        probabilities = self.probabilities.result()
+        probabilities = self.probabilities.result()[: self.count]
         _check_finite(probabilities, precision)
         values = probabilities.numpy()
         start = 0
@@ -301,6 +326,12 @@ class _Batch:
             result.probabilities[part] = values[start : start + count]
             result.missing -= count
             start += count
+
+
+def _flips_and_rotations(tiles: Tensor) -> Iterator[Tensor]:
+    """Yield the eight symmetries of square tiles (..., tile, tile)."""
+    for view in (tiles, tiles.transpose(-1, -2)):
+        yield from (view, view.flip(-1), view.flip(-2), view.flip(-2, -1))
 
 
 def _run_at_once(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -48,18 +48,19 @@ def read_blocks(
     scene: Scene,
     grid: TileGrid,
     *,
+    first_row: int = 0,
     threads: int = 2,
     block_bytes: int = BLOCK_BYTES,
     strip_bytes: int = STRIP_BYTES,
 ) -> Generator[TileBlock]:
-    """Yield the scene's tiles, block after block from the top.
+    """Yield the scene's tiles, block after block from row `first_row` of the tile grid on.
 
     `threads` strips at most are being read or wait; each thread has a handle of its own. A block's tiles
     stay below `block_bytes` and a strip's pixels below `strip_bytes`, where one row of tiles does. Raises
     SceneError as soon as a strip turns out to be unreadable. Closing the generator ends the threads,
     which close their handles.
     """
-    strips = deque(_strips(scene, grid, strip_bytes))
+    strips = deque(_strips(scene, grid, first_row, strip_bytes))
     reading: deque[Future[Iterator[TileBlock]]] = deque()
     with ExitStack() as stack:
         count = min(threads, len(strips))
@@ -106,14 +107,14 @@ class _Strip:
     cell_valid: np.ndarray  # (cell rows from rows.start on, cell_cols) bool: all cells that the tiles cover
 
 
-def _strips(scene: Scene, grid: TileGrid, strip_bytes: int) -> list[range]:
+def _strips(scene: Scene, grid: TileGrid, first_row: int, strip_bytes: int) -> list[range]:
     """Cut the rows of tiles into strips that start where the file's blocks do, if that can be had."""
     row_bytes = grid.stride * scene.width * len(scene.bands) * scene.dtype.itemsize
     rows = math.lcm(grid.stride, scene.block_height) // grid.stride
     if rows * row_bytes > strip_bytes:
         rows = max(1, strip_bytes // row_bytes)
-    starts = range(0, grid.tile_rows, rows)
-    return [range(start, min(start + rows, grid.tile_rows)) for start in starts]
+    bounds = [first_row, *range(first_row - first_row % rows + rows, grid.tile_rows, rows), grid.tile_rows]
+    return [range(start, stop) for start, stop in pairwise(bounds) if start < stop]
 
 
 def _read_strip(reader: SceneReader, grid: TileGrid, rows: range) -> _Strip:

@@ -3,11 +3,11 @@
 import json
 import platform
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutputError
 from pipeline.model.bundle import ModelCard
 from pipeline.outputs.areas import ClassArea
 from pipeline.scene import Scene
@@ -24,30 +24,21 @@ def identity(scene: Scene, card: ModelCard, options: Record) -> Record:
     """Return what makes a map this one and no other: the model, the input's files and the options."""
     return {
         "model": {"name": card.name, "digest": card.digest},
-        "input": _fingerprint(scene),
+        "input": fingerprint(scene),
         "options": json.loads(json.dumps(options, default=str)),
     }
 
 
-def finished_run(output: Path, name: str, wanted: Record) -> Record | None:
-    """Return the record in `output` if it is of the `wanted` identity; None if there is none.
-
-    Raises OutputError if it is of another one: its files may only be replaced when that is asked for.
-    """
+def earlier_run(output: Path, name: str, wanted: Record) -> tuple[Record | None, tuple[str, ...]]:
+    """Return the record in `output`, None if there is none, and what of it differs from `wanted`."""
     path = record_path(output, name)
     if not path.is_file():
-        return None
+        return None, ()
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        different = [key for key in wanted if record[key] != wanted[key]]
+        return record, tuple(key for key in wanted if record[key] != wanted[key])
     except (ValueError, KeyError, TypeError):
-        different = ["program"]
-    if different:
-        raise OutputError(
-            f"{output} holds a map of {name} made with another {' and '.join(different)}: "
-            "choose another folder with -o or pass --overwrite."
-        )
-    return record
+        return {}, ("program",)
 
 
 def areas_of(record: Record) -> tuple[ClassArea, ...]:
@@ -79,7 +70,7 @@ def make_record(
     }
 
 
-def _fingerprint(scene: Scene) -> Record:
+def fingerprint(scene: Scene) -> Record:
     """Return what tells whether a scene is still the one it was.
 
     Names, sizes and times of its files; the folder may be renamed. Of a remote scene only its address.
@@ -94,6 +85,7 @@ def _fingerprint(scene: Scene) -> Record:
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in ("landcover", "torch", "rasterio", "numpy"):

@@ -43,6 +43,9 @@ from pipeline.radiometry import PixelEncoding, PixelTransform, pixel_transform
 
 __all__ = ["Note", "Scene", "SceneOptions", "SceneReader", "open_scene"]
 
+# A square of 3,000 km; a file that declares more is damaged, or days of work that somebody should want.
+MAX_PIXELS = 10**11
+
 LEVELS = ("auto", "l1c", "l2a", "tci", "rgb8")
 
 # A few strips of a large scene. GDAL's default, 5 % of the memory, would grow with the machine and
@@ -190,6 +193,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
     with rasterio.Env(**GDAL_OPTIONS):
         imagery = find_imagery(str(path), card, options.bands, options.safe_resolution)
         grid, scene_shape = _grid_of(imagery, card, options)
+        _check_size(imagery.name, grid)
         layers = _band_layers(imagery, grid)
         masks, mask_notes = _mask_layers(imagery, grid, scene_shape, options.mask)
         dtype = np.result_type(*(layer.dtype for layer in layers))
@@ -234,6 +238,14 @@ def _grid_of(imagery: Imagery, card: ModelCard, options: SceneOptions) -> tuple[
         assert finest is not None
         grid = ground_grid(finest, imagery.name, card.gsd, options.assume_crs, options.assume_gsd)
         return grid, finest.shape
+
+
+def _check_size(name: str, grid: GroundGrid) -> None:
+    if grid.width * grid.height > MAX_PIXELS:
+        raise SceneError(
+            f"{name} declares {grid.width:,} x {grid.height:,} pixels on the {grid.transform.a:g} m grid, more "
+            f"than the {MAX_PIXELS:,} that a scene may have: cut it into parts (gdal_translate -srcwin)."
+        )
 
 
 def _band_layers(imagery: Imagery, grid: GroundGrid) -> tuple[BandLayer, ...]:

@@ -1,6 +1,8 @@
 """The whole path, from a file of pixels to the files of a map, against what is known to be true."""
 
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas
@@ -12,8 +14,9 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as transform_points
 
-from pipeline.classify import ClassifyOptions, classify_scene
-from pipeline.errors import OutputError, UsageError
+from pipeline.classify import ClassifyOptions, classify_scene, prepare_scene, scene_is_done
+from pipeline.errors import OutputError, SceneError, UsageError
+from pipeline.reader import read_blocks
 from pipeline.scene import SceneOptions
 from pipeline.synthetic import write_scene
 from pipeline.training.dataset import load_tiles
@@ -241,6 +244,131 @@ def test_overwriting_leaves_nothing_of_the_earlier_run(l1c, tmp_path, light_pred
     assert {path.name for path in output.iterdir()} == {path.name for path in second.files.values()}
 
 
+def test_refreshing_makes_anew_only_what_differs(l1c, tmp_path, light_predictor):
+    scene, output = l1c(), tmp_path / "out"
+    classify(scene, output, light_predictor)
+    assert classify(scene, output, light_predictor, refresh=True).skipped
+    assert not classify(scene, output, light_predictor, refresh=True, stride=32).skipped
+
+
+class Stop(BaseException):
+    """What a keyboard's interrupt is, under a name of its own."""
+
+
+def interrupt_after(calls):
+    """Return a progress function that stops the run when it is called for the last time."""
+    left = iter(range(calls - 1, -1, -1))
+
+    def progress(tiles, total):
+        if next(left) == 0:
+            raise Stop
+
+    return progress
+
+
+def contents(folder):
+    """Return what lies in a folder, apart from how long it took to make."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in [name for name in files if name.endswith("_run.json")]:
+        files[name] = json.loads(files[name]) | {"seconds": None}
+    return files
+
+
+@pytest.mark.parametrize("stride", [64, 16])
+def test_an_interrupted_run_goes_on_inside_the_scene(l1c, tmp_path, light_predictor, stride):
+    scene = l1c(height=600, width=200, blockysize=64)
+    options = ClassifyOptions(journal_after=0, stride=stride, probabilities=True)
+    classify_scene(str(scene), tmp_path / "unbroken", light_predictor, options)
+    done = []
+    for _ in range(2):
+        with pytest.raises(Stop):
+            classify_scene(str(scene), tmp_path / "out", light_predictor, options, interrupt_after(5))
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".scene.journal"]
+    classify_scene(
+        str(scene),
+        tmp_path / "out",
+        light_predictor,
+        options,
+        lambda tiles, total: done.append((tiles, total)),
+    )
+    assert contents(tmp_path / "out") == contents(tmp_path / "unbroken")
+    assert sum(tiles for tiles, _ in done) == done[0][1]
+
+
+def test_what_was_done_before_is_not_done_again(l1c, tmp_path, light_predictor, monkeypatch):
+    scene = str(l1c(height=600, width=200, blockysize=64))
+    options = ClassifyOptions(journal_after=0)
+    with pytest.raises(Stop):
+        classify_scene(scene, tmp_path / "out", light_predictor, options, interrupt_after(7))
+    read = []
+
+    def watched(*args, first_row, **kwargs):
+        read.append(first_row)
+        return read_blocks(*args, first_row=first_row, **kwargs)
+
+    monkeypatch.setattr("pipeline.classify.read_blocks", watched)
+    classify_scene(scene, tmp_path / "out", light_predictor, options)
+    classify_scene(scene, tmp_path / "out", light_predictor, replace(options, overwrite=True))
+    assert read == [6, 0]
+
+
+def test_a_journal_of_other_options_is_not_used(l1c, tmp_path, light_predictor):
+    scene = str(l1c(height=600, width=200, blockysize=64))
+    options = ClassifyOptions(journal_after=0)
+    with pytest.raises(Stop):
+        classify_scene(scene, tmp_path / "out", light_predictor, options, interrupt_after(5))
+    other = replace(options, stride=32)
+    classify_scene(scene, tmp_path / "out", light_predictor, other)
+    classify_scene(scene, tmp_path / "unbroken", light_predictor, other)
+    assert contents(tmp_path / "out") == contents(tmp_path / "unbroken")
+
+
+def test_a_scene_that_changes_while_it_is_read_gives_no_map(l1c, tmp_path, light_predictor):
+    scene = l1c()
+
+    def change(tiles, total):
+        with scene.open("ab") as file:
+            file.write(b"more")
+
+    with pytest.raises(SceneError, match="changed or removed while it was read"):
+        classify_scene(str(scene), tmp_path / "out", light_predictor, progress=change)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_why_a_scene_would_be_classified(l1c, tmp_path, light, light_predictor):
+    scene, output = l1c(), tmp_path / "out"
+
+    def reason(**options):
+        return scene_is_done(str(scene), output, light.card, ClassifyOptions(**options))
+
+    assert reason() == "new"
+    classify(scene, output, light_predictor)
+    assert reason() is None
+    assert reason(overwrite=True) == "asked for"
+    assert reason(stride=32) == "another options"
+    l1c(height=128)
+    assert reason() == "another input"
+
+
+def test_a_prepared_scene_that_is_not_wanted_leaves_no_thread(l1c, tmp_path, light_predictor):
+    before = threading.active_count()
+    prepared = prepare_scene(
+        str(l1c(height=600, blockysize=64)), tmp_path / "out", light_predictor, ClassifyOptions()
+    )
+    assert threading.active_count() > before
+    prepared.close()
+    assert threading.active_count() == before
+
+
+def test_test_time_augmentation_changes_the_map_and_its_identity(l1c, tmp_path, light_predictor):
+    scene = l1c()
+    plain = classify(scene, tmp_path / "plain", light_predictor, probabilities=True)
+    augmented = classify(scene, tmp_path / "tta", light_predictor, probabilities=True, tta=True)
+    assert not np.array_equal(read(plain.files["probabilities"]), read(augmented.files["probabilities"]))
+    with pytest.raises(OutputError, match="another options"):
+        classify(scene, tmp_path / "plain", light_predictor, probabilities=True, tta=True)
+
+
 def test_two_scenes_of_one_name_do_not_replace_each_other(l1c, tmp_path, light_predictor):
     scene, options = str(l1c()), ClassifyOptions(overwrite=True)
     with pytest.raises(OutputError, match="another scene named scene"):
@@ -254,7 +382,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("pipeline.outputs.atomic.tempfile.TemporaryFile", refuse)
-    monkeypatch.setattr("pipeline.classify.map_scene", None)
+    monkeypatch.setattr("pipeline.classify.read_blocks", None)
     with pytest.raises(OutputError, match="cannot be written"):
         classify(l1c(), tmp_path / "out", light_predictor)
 

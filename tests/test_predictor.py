@@ -3,6 +3,7 @@ import io
 import logging
 import shutil
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,6 +93,9 @@ def float32_predictor(network=None, **options):
     return Predictor(network or tiny_network(), CARD, PredictorOptions("cpu", precision="float32", **options))
 
 
+SHARED = float32_predictor()
+
+
 @given(st.lists(st.integers(0, 9), max_size=6), st.integers(1, 12))
 @settings(max_examples=40)
 def test_each_block_comes_back_in_order_with_its_own_probabilities(counts, batch_size):
@@ -118,11 +122,45 @@ def test_a_scenes_pixels_stay_as_they_are():
     np.testing.assert_array_equal(block.tiles, before)
 
 
-def test_every_batch_but_the_last_is_full_though_blocks_are_small():
+def test_every_batch_is_full_though_blocks_are_small():
     Watched.batches.clear()
     predictor = float32_predictor(Watched(), batch_size=8)
     list(predictor.predict(blocks_of(3, 0, 4, 1, 9, 2), TRANSFORM, expected_tiles=10_000))
-    assert sorted(Watched.batches) == [3, 8, 8]
+    assert Watched.batches == [8, 8, 8]
+
+
+@given(tiles=st.integers(1, 500), batch_size=st.integers(1, 64))
+def test_a_scene_makes_even_batches_that_waste_less_than_a_tile_each(tiles, batch_size):
+    predictor = SHARED
+    predictor.batch_size = batch_size
+    even = predictor._even_batches(tiles)
+    batches = -(-tiles // even)
+    assert 1 <= even <= batch_size
+    assert batches * even - tiles < predictor.threads * -(-tiles // (predictor.threads * batch_size))
+
+
+def test_a_tile_gets_the_same_probabilities_whatever_shares_its_batch():
+    predictor = float32_predictor(batch_size=8)
+    (block,) = blocks_of(20)
+    ((_, whole),) = predictor.predict([block], TRANSFORM, 20)
+    late = replace(block, index=block.index[7:], tiles=block.tiles[7:])  # as after a resumption
+    ((_, rest),) = predictor.predict([late], TRANSFORM, 20)
+    np.testing.assert_array_equal(rest, whole[7:])
+
+
+def test_test_time_augmentation_is_the_mean_over_the_eight_views():
+    predictor = float32_predictor()
+    (block,) = blocks_of(5)
+    ((_, probabilities),) = predictor.predict([block], TRANSFORM, 5, tta=True)
+    views = [
+        plain_probabilities(replace(block, tiles=np.rot90(tiles, turns, axes=(-2, -1))))
+        for tiles in (block.tiles, block.tiles[..., ::-1])
+        for turns in range(4)
+    ]
+    np.testing.assert_allclose(probabilities, np.mean(views, axis=0), rtol=1e-4, atol=1e-6)
+    in_memory = predictor.predict_tiles(block.tiles, TRANSFORM, tta=True)
+    np.testing.assert_allclose(in_memory, probabilities, rtol=1e-5)
+    assert not np.allclose(probabilities, plain_probabilities(block), atol=1e-4)
 
 
 def test_blocks_are_read_little_ahead():
@@ -163,8 +201,8 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(caplog, monkeypatch):
     pairs = list(predictor.predict(blocks_of(10, 30), TRANSFORM, 40))
     for block, probabilities in pairs:
         np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
-    assert max(Watched.batches) == predictor.batch_size == 2
-    assert "batches of 2 tiles" in caplog.text
+    assert max(Watched.batches) == predictor.batch_size == 3  # 40 tiles make batches of 14, 7, 3
+    assert "batches of 3 tiles" in caplog.text
 
 
 def test_no_memory_for_one_tile_is_said_clearly(monkeypatch):
@@ -283,6 +321,19 @@ def test_where_compiling_fails_the_plain_network_runs(monkeypatch, caplog, absen
     caplog.clear()
     assert list(predictor.predict(blocks_of(10), TRANSFORM, 10))
     assert not caplog.text  # not tried and told again for every scene
+
+
+def test_a_small_scene_runs_as_it_would_have_before_a_large_one_was_compiled(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network, **options: lambda values: network(values) + 1)
+    monkeypatch.setattr(predictor_module, "COMPILE_MIN_TILES", 10)
+    predictor = float32_predictor()
+    assert [
+        list(predictor.predict(blocks_of(n), TRANSFORM, n)) and predictor.compiled for n in (9, 10, 9)
+    ] == [
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("absent", [without_compiler, without_support])

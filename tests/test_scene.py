@@ -295,6 +295,23 @@ def test_a_product_without_the_files_asked_for(l1c_product):
         open_scene(l1c_product, RGB)
 
 
+def test_a_file_that_declares_more_than_a_scene_is_refused_before_anything_is_read(write_raster):
+    write_raster(np.ones((3, 64, 64), np.uint16), descriptions=("B04", "B03", "B02"))
+    band = (
+        '<VRTRasterBand dataType="UInt16" band="{0}"><Description>{1}</Description><SimpleSource>'
+        "<SourceFilename relativeToVRT='1'>scene.tif</SourceFilename><SourceBand>{0}</SourceBand>"
+        "</SimpleSource></VRTRasterBand>"
+    )
+    huge = write_raster(np.ones((1, 1, 1), np.uint8), "folder.tif").with_name("huge.vrt")
+    huge.write_text(
+        '<VRTDataset rasterXSize="1000000" rasterYSize="1000000">'
+        + "".join(band.format(i + 1, name) for i, name in enumerate(("B04", "B03", "B02")))
+        + "</VRTDataset>"
+    )
+    with pytest.raises(SceneError, match=r"huge declares 1,000,000 x 1,000,000 pixels .* cut it into parts"):
+        open_scene(huge, RGB, SceneOptions(assume_gsd=10))
+
+
 def test_metadata_that_cannot_be_trusted(l1c_product):
     document = l1c_product / "MTD_MSIL1C.xml"
     for text in ("<broken", metadata("l1c").replace("QUANTIFICATION", "Q")):

@@ -34,6 +34,8 @@ def write_files(files: Mapping[Path, bytes | memoryview], stale: Iterable[Path] 
         for path, data in files.items():
             with temporary[path].open("xb") as file:
                 file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
         for path in stale:
             path.unlink(missing_ok=True)
         for path in files:
