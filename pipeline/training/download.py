@@ -1,0 +1,200 @@
+"""EuroSAT's official archives: fetched with resume and checksum, unpacked whole or not at all."""
+
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from pipeline.errors import OutputError, TrainingError
+from pipeline.training.dataset import RGB, holds_class_folders, tile_folder
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 60  # seconds without a byte
+ATTEMPTS = 6  # to pick up again after the server broke off
+PAUSE = 5.0  # seconds before each of them but the first
+CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip on the web with its MD5 (hexadecimal) and its size in bytes."""
+
+    url: str
+    md5: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """Return the name of the folder of class folders that it becomes."""
+        return Path(self.url).stem
+
+
+# Zenodo record 7711810 (https://doi.org/10.5281/zenodo.7711810), with the checksums that it states.
+EUROSAT_RGB = Archive(
+    "https://zenodo.org/records/7711810/files/EuroSAT_RGB.zip",
+    "f46e308c4d50d4bf32fedad2d3d62f3b",
+    94_658_721,
+)
+EUROSAT_MS = Archive(
+    "https://zenodo.org/records/7711810/files/EuroSAT_MS.zip",
+    "091174add3c8e680a49244acf185b9f0",
+    2_065_402_329,
+)
+
+
+def eurosat_with(bands: Sequence[str]) -> Archive:
+    """Return the EuroSAT archive for these bands: the pictures for red, green and blue, else all bands."""
+    return EUROSAT_RGB if set(bands) <= set(RGB) else EUROSAT_MS
+
+
+def download(archive: Archive, folder: Path) -> Path:
+    """Fetch and unpack an archive into `folder`, which is made if need be; return its folder of tiles.
+
+    What is there is not fetched again: `folder` if it holds class folders itself, else the archive
+    unpacked in it, its zip, or the beginning of the zip (`.part`) that an interrupted download left.
+    The zip is removed once it is unpacked.
+
+    Raises TrainingError if the server cannot be reached, breaks off for good or sends something else than
+    the archive; OutputError if the disk is full or `folder` cannot be written to.
+    """
+    target = folder / archive.name
+    for place in (folder, target):
+        if place.is_dir() and holds_class_folders(place):
+            log.info("%s is there already: nothing is downloaded", place)
+            return place
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        # Of torchrun's processes the first on each machine fetches; if it fails, torchrun ends the others.
+        while not target.is_dir():
+            time.sleep(PAUSE)
+        return target
+    with _writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    zipped = folder / f"{archive.name}.zip"
+    if not zipped.is_file():
+        _fetch(archive, zipped)
+    if (found := _md5(zipped)) != archive.md5:
+        zipped.unlink()
+        raise TrainingError(
+            f"{zipped} was not what {archive.url} should be (its MD5 is {found}, not {archive.md5}) and is "
+            "removed: try again."
+        )
+    _unpack(zipped, target)
+    zipped.unlink()
+    return target
+
+
+def _fetch(archive: Archive, zipped: Path) -> None:
+    """Download the archive to the path `zipped`, going on from what `zipped`.part holds."""
+    part = zipped.with_name(zipped.name + ".part")
+    reached = _bytes_in(part)
+    _check_space(zipped.parent, archive.size - reached)
+    attempts_left = 0  # a connection that stood may come back; one that never did will not in a minute
+    with tqdm(desc=zipped.name, total=archive.size, unit="B", unit_scale=True, disable=None) as bar:
+        while _bytes_in(part) < archive.size:
+            reason = _fetch_rest(archive, part, bar)
+            if _bytes_in(part) > reached:
+                reached, attempts_left = _bytes_in(part), ATTEMPTS
+            elif attempts_left == 0:
+                raise TrainingError(
+                    f"{archive.url} cannot be fetched ({reason}): see to the network and give the same "
+                    "command again, which goes on where this one stopped, or fetch and unpack the file "
+                    "elsewhere and name its folder with --data, without --download."
+                )
+            else:
+                attempts_left -= 1
+                time.sleep(PAUSE)
+    part.replace(zipped)
+
+
+def _fetch_rest(archive: Archive, part: Path, bar: "tqdm[NoReturn]") -> str:
+    """Ask once for what `part` lacks, append what comes, and return why no more does."""
+    start = _bytes_in(part)
+    headers = {"User-Agent": "landcover"} | ({"Range": f"bytes={start}-"} if start else {})
+    request = urllib.request.Request(archive.url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            if response.status != HTTPStatus.PARTIAL_CONTENT:
+                start = 0  # this server only sends the whole
+            if response.length is not None and start + response.length != archive.size:
+                return f"there is a file of {start + response.length} bytes, not of {archive.size}"
+            _append(response, part, start, bar)
+    except urllib.error.HTTPError as error:
+        return f"the server answers {error.code}, {error.reason}"
+    except urllib.error.URLError as error:
+        return str(getattr(error.reason, "strerror", None) or error.reason)
+    except (http.client.HTTPException, OSError) as error:
+        return str(error) or type(error).__name__
+    return "the server broke off"
+
+
+def _append(response: http.client.HTTPResponse, part: Path, start: int, bar: "tqdm[NoReturn]") -> None:
+    with _writing_to(part.parent):
+        file = part.open("r+b" if start else "wb")
+    with file:
+        file.seek(start)
+        bar.n = start
+        while chunk := response.read(CHUNK):
+            with _writing_to(part.parent):
+                file.write(chunk)
+                file.flush()
+            bar.update(len(chunk))
+
+
+def _unpack(zipped: Path, target: Path) -> None:
+    """Unpack a zip so that its folder of class folders becomes `target`, whole or not at all."""
+    with (
+        _writing_to(target.parent),
+        zipfile.ZipFile(zipped) as archive,
+        tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as staging,
+    ):
+        members = archive.infolist()
+        _check_space(target.parent, sum(member.file_size for member in members))
+        inside = Path(staging) / target.name
+        for member in tqdm(members, f"unpacking {zipped.name}", disable=None, leave=False):
+            archive.extract(member, inside)
+        tile_folder(inside).replace(target)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
+def _bytes_in(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"{folder} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are needed: free some space or "
+            "name another folder with --data."
+        )
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written to ({error.strerror or error}): free some space or name another "
+            "folder with --data."
+        ) from error
