@@ -5,9 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.training.augment import AugmentOptions, augment, random_crop
+from pipeline.model.bundle import Scaling
+from pipeline.training import augment as module
+from pipeline.training.augment import AugmentOptions, random_crop
 
+# Every value of 8 bits is within the limits, 1 is 0.001 of reflectance, and 0 is none.
+SCALING = Scaling(reflectance=(0.0, 0.255), values=(0.0, 255.0))
 STILL = AugmentOptions(warp_share=0, max_scale=1.0, max_shift=0, gain=0, band_gain=0, band_offset=0)
+
+
+def augment(images, options, generator, scaling: Scaling = SCALING) -> torch.Tensor:
+    return module.augment(images, options, scaling, generator)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -102,7 +110,7 @@ def test_warping_stays_within_the_values_of_the_tile():
 
 
 def test_radiometry_stays_within_the_stated_bounds():
-    options = replace(STILL, gain=0.1, band_gain=0.05, band_offset=5.0)
+    options = replace(STILL, gain=0.1, band_gain=0.05, band_offset=0.005)
     tiles = torch.full((500, 3, 4, 4), 100.0)
     varied = augment(tiles, options, generator())
     assert varied.min() >= 100 * 0.9 * 0.95 - 5 - 1e-3
@@ -114,10 +122,29 @@ def test_radiometry_stays_within_the_stated_bounds():
     assert (varied[:, 0] != varied[:, 1]).any()  # but not for every band
 
 
-def test_values_stay_what_eight_bits_can_hold():
-    varied = augment(random_tiles(64), AugmentOptions(gain=0.5, band_offset=60.0), generator())
-    assert varied.min() == 0
-    assert varied.max() == 255
+@pytest.mark.parametrize("limits", [(1.0, 255.0), (0.0, 10_000.0)])
+def test_values_stay_within_those_that_a_scene_is_clipped_to(limits):
+    scaling = Scaling((0.0, 1.0), limits)
+    tiles = random_tiles(64).clamp(*limits) * limits[1] / 255
+    varied = augment(tiles, AugmentOptions(gain=0.5, band_offset=0.2), generator(), scaling)
+    assert (varied.min(), varied.max()) == limits
+
+
+def test_the_same_haze_is_the_same_reflectance_whatever_it_was_stretched_to():
+    options = replace(STILL, gain=0.1, band_gain=0.05, band_offset=0.01)
+    reflectance = torch.rand(32, 3, 8, 8, generator=generator(3)) * 0.15 + 0.05
+    varied = []
+    for scaling in (
+        Scaling((0.0, 0.275), (1.0, 255.0)),
+        Scaling((0.0, 1.0), (0.0, 10_000.0)),
+        Scaling((0.02, 0.9), (1.0, 255.0)),
+    ):
+        (dark, bright), (low, high) = scaling.reflectance, scaling.values
+        stretch = (high - low) / (bright - dark)
+        values = augment((reflectance - dark) * stretch + low, options, generator(), scaling)
+        varied.append((values - low) / stretch + dark)
+    torch.testing.assert_close(varied[0], varied[1])
+    torch.testing.assert_close(varied[0], varied[2])
 
 
 def test_crops_are_pieces_of_their_tile_at_native_sharpness():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import UsageError
-from pipeline.model.bundle import Scaling
+from pipeline.model.bundle import Scaling, list_bundles
 from pipeline.training.recipe import Recipe, Stage, load_recipe
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("train-*.yaml"))
@@ -35,13 +35,15 @@ def test_every_recipe_that_ships_loads(path):
 def test_every_recipe_that_ships_says_what_eurosats_pixels_are(path):
     recipe = load_recipe(path)
     assert (recipe.level, recipe.gsd, recipe.license) == ("l1c", 10, "MIT")
-    assert recipe.scaling == Scaling((0, 0.275), (1, 255))
+    pictures = set(recipe.bands) <= {"B02", "B03", "B04"}
+    assert recipe.scaling == (Scaling((0, 0.275), (1, 255)) if pictures else Scaling((0, 1), (0, 10_000)))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_recipes_that_ship_need_nothing_outside_their_folder(path):
-    weights = load_recipe(path).initial_weights
-    assert weights is None or Path(weights).parent == path.parent
+def test_recipes_that_ship_need_no_file_of_anyones(path):
+    recipe = load_recipe(path)
+    assert recipe.initial_weights in (None, "imagenet", *list_bundles())
+    assert recipe.teacher in (None, *list_bundles())
 
 
 def test_defaults_fill_what_is_not_said(write):
@@ -79,6 +81,12 @@ def test_relative_paths_start_at_the_recipe(write, tmp_path):
     recipe = load_recipe(write(MINIMAL + "initial_weights: ../weights/w.safetensors\nteacher: runs/light\n"))
     assert recipe.initial_weights == str(tmp_path.parent / "weights" / "w.safetensors")
     assert recipe.teacher == str(tmp_path / "runs" / "light")
+    recipe = load_recipe(write(MINIMAL + "initial_weights: w.safetensors\n"))
+    assert recipe.initial_weights == str(tmp_path / "w.safetensors")
+    recipe = load_recipe(write(MINIMAL + "initial_weights: ../runs/rgb\n"))
+    assert recipe.initial_weights == str(tmp_path.parent / "runs" / "rgb")
+    for name in ("imagenet", "eurosat-light"):
+        assert load_recipe(write(MINIMAL + f"initial_weights: {name}\n")).initial_weights == name
     recipe = load_recipe(write(MINIMAL + "initial_weights: /data/w.safetensors\nteacher: eurosat-light\n"))
     assert recipe.initial_weights == "/data/w.safetensors"
     assert recipe.teacher == "eurosat-light"  # the name of a model that ships
@@ -142,10 +150,15 @@ MISTAKES = {
         MINIMAL + "scaling: {reflectance: [0.3, 0], values: [1, 255]}\n",
         "'scaling.reflectance' must rise, not go from 0.3 to 0",
     ),
-    "a scaling beyond 8 bits": (
-        MINIMAL + "scaling: {reflectance: [0, 1], values: [0, 10000]}\n",
-        "'scaling.values' must be from 0 to 255, not 10000",
+    "a scaling beyond 16 bits": (
+        MINIMAL + "scaling: {reflectance: [0, 1], values: [0, 100000]}\n",
+        "'scaling.values' must be from 0 to 32767, not 100000",
     ),
+    "unknown stem": (MINIMAL + "stem: wide\n", "'stem' is 'wide'; known are standard, unpooled, full"),
+    "unknown schedule": (MINIMAL + "schedule: step\n", "'schedule' is 'step'; known are cosine, one_cycle"),
+    "shrinking tiles": (MINIMAL + "upsample: 0.5\n", "'upsample' must be at least 1, not 0.5"),
+    "no patience": (MINIMAL + "patience: 0\n", "'patience' must be at least 1, not 0"),
+    "less than no mixing": (MINIMAL + "cutmix: -1\n", "'cutmix' must be at least 0, not -1"),
     "no mapping": ("- name\n", "not a list of settings"),
     "empty": ("", "not a list of settings"),
     "no YAML": ("name: [\n", "is not valid YAML"),

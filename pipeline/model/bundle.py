@@ -51,7 +51,8 @@ class ModelCard:
 
     `bands` are Sentinel-2 band names in channel order; `level` is the product level of the training
     pixels (`l1c` or `l2a`); `mean` and `std` are per band, on the scale of `scaling.values`; `gsd` is
-    in metres; logits are divided by `temperature` before the softmax.
+    in metres; logits are divided by `temperature` before the softmax. `stem` and `upsample` say how the
+    network differs from torchvision's (see `build_network`).
     """
 
     name: str
@@ -70,6 +71,8 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     license: str = ""
     digest: str = ""
+    stem: str = "standard"
+    upsample: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the card as STAC MLM properties."""
@@ -109,6 +112,8 @@ class ModelCard:
                 }
             ],
             "landcover:head": self.head,
+            "landcover:stem": self.stem,
+            "landcover:upsample": self.upsample,
             "landcover:level": self.level,
             "landcover:scaling": {
                 "reflectance": list(self.scaling.reflectance),
@@ -149,6 +154,9 @@ class ModelCard:
                 training=document["landcover:training"],
                 license=document["license"],
                 digest=document["landcover:digest"],
+                # What is as in torchvision's networks may be left out.
+                stem=document.get("landcover:stem", "standard"),
+                upsample=float(document.get("landcover:upsample", 1)),
             )
         except KeyError as error:
             raise ModelError(f"The model's card lacks the field {error}.") from error
@@ -171,6 +179,8 @@ class ModelCard:
             return "a class's colour must be six hexadecimal digits"
         if self.level not in ("l1c", "l2a"):
             return f"the level '{self.level}' is neither l1c nor l2a"
+        if not 1 <= self.upsample < math.inf:
+            return "upsampling must be by 1 or more"
         if not 0 < self.temperature < math.inf or not 0 < self.gsd < math.inf or self.tile_size < 1:
             return "temperature, ground sampling distance and tile size must be greater than 0"
         return None
@@ -211,6 +221,8 @@ class Bundle:
                 bands=len(self.card.bands),
                 classes=len(self.card.classes),
                 head=self.card.head,
+                stem=self.card.stem,
+                upsample=self.card.upsample,
             )
         try:
             network.load_state_dict(weights, assign=True)

@@ -33,9 +33,12 @@ def find_device(wish: str) -> torch.device:
 
 
 def find_precision(wish: str, device: torch.device) -> torch.dtype:
-    """Return the precision for auto, float32 or bfloat16; auto is half where the device is faster in it."""
+    """Return the precision for auto, float32, bfloat16 or float16.
+
+    Auto is half where the device is faster in it.
+    """
     if wish != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wish]
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wish]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

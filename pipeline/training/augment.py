@@ -11,28 +11,37 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from pipeline.model.bundle import Scaling
+
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """How far tiles may vary; radiometric amounts are on the scale of the training values (0-255)."""
+    """How far tiles may vary."""
 
     warp_share: float = 0.35  # tiles that are scaled, turned and so interpolated
     max_scale: float = 1.25  # warped tiles are scaled by 1/max_scale to max_scale
     max_shift: int = 8  # pixels, for the tiles that are not warped
     gain: float = 0.15  # brightness of the whole tile: times 1 - gain to 1 + gain
     band_gain: float = 0.08  # the same for each band by itself
-    band_offset: float = 10.0  # added to each band: haze, or its removal (L1C against L2A)
+    band_offset: float = 0.01  # reflectance added to each band: haze, or its removal (L1C against L2A)
 
 
-def augment(images: torch.Tensor, options: AugmentOptions, generator: torch.Generator) -> torch.Tensor:
-    """Vary `(N, B, T, T)` float32 training values at random; the shape stays."""
+def augment(
+    images: torch.Tensor, options: AugmentOptions, scaling: Scaling, generator: torch.Generator
+) -> torch.Tensor:
+    """Vary `(N, B, T, T)` float32 training values at random; the shape stays.
+
+    `scaling` says what reflectance they stand for. They stay within its limits, to which a scene's values
+    are clipped, too.
+    """
     images = _dihedral(images, generator)
     shifted = _shift(images, options.max_shift, generator)
-    if options.warp_share > 0:
-        warped = _uniform(len(images), generator, images.device) < options.warp_share
-        if warped.any():
-            shifted[warped] = _warp(images[warped], options.max_scale, generator)
-    return _radiometry(shifted, options, generator)
+    # Drawn and counted on the CPU: a GPU need not be waited for.
+    warped = (torch.rand(len(images), generator=generator) < options.warp_share).nonzero()[:, 0]
+    if len(warped):
+        warped = warped.to(images.device)
+        shifted[warped] = _warp(images[warped], options.max_scale, generator)
+    return _radiometry(shifted, options, scaling, generator)
 
 
 def random_crop(images: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
@@ -83,11 +92,18 @@ def _warp(images: torch.Tensor, max_scale: float, generator: torch.Generator) ->
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def _radiometry(images: torch.Tensor, options: AugmentOptions, generator: torch.Generator) -> torch.Tensor:
+def _radiometry(
+    images: torch.Tensor, options: AugmentOptions, scaling: Scaling, generator: torch.Generator
+) -> torch.Tensor:
+    """Multiply and shift reflectance, in the terms of the values that it was stretched to."""
     n, bands = images.shape[:2]
+    (dark, bright), (low, high) = scaling.reflectance, scaling.values
+    stretch = (high - low) / (bright - dark)
+    zero = low - stretch * dark  # the value that stands for reflectance 0
 
     def spread(shape: tuple[int, int], amount: float) -> torch.Tensor:
         return ((2 * _uniform(shape, generator, images.device) - 1) * amount)[:, :, None, None]
 
     gain = (1 + spread((n, 1), options.gain)) * (1 + spread((n, bands), options.band_gain))
-    return (images * gain + spread((n, bands), options.band_offset)).clamp(0, 255)
+    offset = zero + spread((n, bands), options.band_offset * stretch)
+    return ((images - zero) * gain + offset).clamp(low, high)

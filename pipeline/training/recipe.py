@@ -13,12 +13,14 @@ import yaml
 
 from pipeline.errors import UsageError
 from pipeline.model.bundle import Scaling
-from pipeline.model.network import ARCHITECTURES, HEADS
+from pipeline.model.network import ARCHITECTURES, HEADS, STEMS
 from pipeline.training.augment import AugmentOptions
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "one_cycle")
 LEVELS = ("l1c", "l2a")
+IMAGENET = "imagenet"  # the initial weights that torchvision fetches
 
 # What EuroSAT's RGB tiles are: L1C reflectance 0-0.275 stretched to 1-255
 # (checked on 375 pairs of the RGB and the multispectral set).
@@ -38,12 +40,13 @@ class Stage:
 class Recipe:
     """All that decides a training run, apart from the data.
 
-    Pictures do not say what their pixels are, so the recipe does, in words of the model's card:
+    Tiles do not say what their pixels are, so the recipe does, in words of the model's card:
 
     - `bands`: Sentinel-2 band names in channel order.
     - `level`: `l1c` or `l2a`, the product level whose reflectance the pixels were made of.
     - `gsd`: the size of a pixel on the ground, in metres.
-    - `scaling`: how reflectance became pixel values; by default as in EuroSAT's RGB tiles.
+    - `scaling`: how reflectance became pixel values; by default as in EuroSAT's RGB tiles. Values beyond
+      its limits are clipped to them, as a scene's are.
     - `license`: under what terms the trained model may be used; empty says nothing.
     """
 
@@ -52,27 +55,34 @@ class Recipe:
     stages: tuple[Stage, ...]
     head: str = "linear"
     dropout: float = 0.0
+    stem: str = "standard"
+    upsample: float = 1.0  # how much the network enlarges its tiles
     bands: tuple[str, ...] = ("B04", "B03", "B02")
     level: str = "l1c"
     gsd: float = 10.0
     scaling: Scaling = EUROSAT_RGB_SCALING
     license: str = ""
-    initial_weights: str | None = None  # a .safetensors file in torchvision's layout
+    initial_weights: str | None = None  # imagenet, a .safetensors in torchvision's layout, or a bundle
     teacher: str | None = None  # a bundle whose opinion is learnt from, beside the labels
     teacher_weight: float = 0.5
-    mean: tuple[float, ...] | None = None  # per band, of values 0-255; None = the training tiles' own
-    std: tuple[float, ...] | None = None
+    mean: tuple[float, ...] | None = None  # per band, of the pixel values; None is the initial bundle's or,
+    std: tuple[float, ...] | None = None  # without one for the same bands, the training tiles' own
     optimizer: str = "sgd"
-    learning_rate: float = 0.05
+    schedule: str = "cosine"
+    learning_rate: float = 0.05  # the highest
     weight_decay: float = 5e-4
     warmup_epochs: float = 2
-    batch_size: int = 64
+    batch_size: int = 64  # of all processes together
     label_smoothing: float = 0.1
+    mixup: float = 0.0  # alpha of the Beta distribution that shares of a mix are drawn from; 0 is off
+    cutmix: float = 0.0  # the same; with both, each batch gets the one or the other
+    outlier_share: float = 0.0  # of a batch that clouds or snow cover, and that is of no class
     gradient_clip: float = 5.0
     ema_decay: float = 0.999
     validation_share: float = 0.2
     evaluate_every: int = 1
-    precision: str = "auto"  # auto is bfloat16
+    patience: int | None = None  # stop after so many validations without a better one
+    precision: str = "auto"  # half precision where the device is faster in it
     compile: bool = False
     seed: int = 0
     augment: AugmentOptions = field(default_factory=AugmentOptions)
@@ -113,16 +123,16 @@ def load_recipe(path: Path) -> Recipe:
         raise UsageError(f"The recipe {path} cannot be used: {error}.") from error
     return replace(
         recipe,
-        initial_weights=_from_folder(recipe.initial_weights, path.parent),
-        # A bare name is that of a model that ships.
-        teacher=_from_folder(recipe.teacher, path.parent)
-        if "/" in (recipe.teacher or "")
-        else recipe.teacher,
+        initial_weights=_locate(recipe.initial_weights, path.parent),
+        teacher=_locate(recipe.teacher, path.parent),
     )
 
 
-def _from_folder(path: str | None, folder: Path) -> str | None:
-    return None if path is None else os.path.normpath(folder / path)
+def _locate(source: str | None, folder: Path) -> str | None:
+    """Return where a file or a bundle is; a bare name is that of a model that ships, or `imagenet`."""
+    if source is None or not ("/" in source or source.endswith(".safetensors")):
+        return source
+    return os.path.normpath(folder / source)
 
 
 def _parse(document: Any) -> Recipe:
@@ -192,7 +202,9 @@ def _check(recipe: Recipe) -> None:
     """Raise ValueError for a setting out of range."""
     _one_of("architecture", recipe.architecture, ARCHITECTURES)
     _one_of("head", recipe.head, HEADS)
+    _one_of("stem", recipe.stem, STEMS)
     _one_of("optimizer", recipe.optimizer, OPTIMIZERS)
+    _one_of("schedule", recipe.schedule, SCHEDULES)
     _one_of("precision", recipe.precision, PRECISIONS)
     _one_of("level", recipe.level, LEVELS)
     for name in ("reflectance", "values"):
@@ -200,7 +212,7 @@ def _check(recipe: Recipe) -> None:
         if not low < high:
             raise ValueError(f"'scaling.{name}' must rise, not go from {low:g} to {high:g}")
     for value in recipe.scaling.values:
-        _within("scaling.values", value, 0, 255)
+        _within("scaling.values", value, 0, 32_767)  # tiles are held in 8 or 16 bits
     if not recipe.stages:
         raise ValueError("'stages' is empty")
     for i, stage in enumerate(recipe.stages):
@@ -209,8 +221,12 @@ def _check(recipe: Recipe) -> None:
     _within("batch_size", recipe.batch_size, 2)  # batch norm needs two
     _within("evaluate_every", recipe.evaluate_every, 1)
     _within("warmup_epochs", recipe.warmup_epochs, 0, recipe.epochs - 1)
-    _within("weight_decay", recipe.weight_decay, 0)
-    for name in ("dropout", "teacher_weight", "label_smoothing", "ema_decay"):
+    if recipe.patience is not None:
+        _within("patience", recipe.patience, 1)
+    _within("upsample", recipe.upsample, 1)
+    for name in ("weight_decay", "mixup", "cutmix"):
+        _within(name, getattr(recipe, name), 0)
+    for name in ("dropout", "teacher_weight", "label_smoothing", "outlier_share", "ema_decay"):
         _within(name, getattr(recipe, name), 0, 1)
     for name in ("gsd", "learning_rate", "gradient_clip", "validation_share"):
         if getattr(recipe, name) <= 0:

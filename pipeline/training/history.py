@@ -1,0 +1,69 @@
+"""The course of a run, a row an epoch: as CSV, and for TensorBoard where that is wanted."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.outputs.atomic import write_file
+
+HISTORY = "history.csv"
+EVENTS = "tensorboard"
+
+Row = dict[str, Any]
+
+
+def write_history(path: Path, rows: Sequence[Row]) -> None:
+    """Write the rows, which all have the same columns, as CSV; raises OutputError if that cannot be."""
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(path, stream.getvalue().encode("utf-8"))
+
+
+@contextmanager
+def tensorboard(folder: Path, wanted: bool) -> Iterator[Callable[[Row], None]]:
+    """Give a function that adds a row to what TensorBoard shows of `folder`, or does nothing if unwanted.
+
+    Rows that an interrupted run left there for the same epoch and later ones are hidden. Raises UsageError
+    if the package tensorboard is wanted and not installed.
+    """
+    writer_class = _writer_class() if wanted else None
+    writer = None
+
+    def add(row: Row) -> None:
+        nonlocal writer
+        if writer_class is None:
+            return
+        writer = writer or writer_class(folder, purge_step=row["epoch"])
+        for name, value in row.items():
+            if name != "epoch" and value != "":
+                writer.add_scalar(_tag(name), value, row["epoch"])
+        writer.flush()
+
+    try:
+        yield add
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _tag(column: str) -> str:
+    """Bring `train_loss` and `validation_loss` under one heading, `loss`."""
+    part, _, quantity = column.partition("_")
+    return f"{quantity}/{part}" if part in ("train", "validation") else column
+
+
+def _writer_class() -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard, which is not installed: 'pip install tensorboard', "
+            f"or leave the option out: {HISTORY} holds the same numbers."
+        ) from error
+    return SummaryWriter
