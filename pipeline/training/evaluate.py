@@ -1,32 +1,38 @@
-"""Measuring a network on labelled tiles: predictions, accuracy, per-class scores, calibration."""
+"""Measuring a network on labelled tiles: predictions, accuracy, per-class scores."""
 
-import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from torch import nn
 from tqdm import tqdm
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import Bundle
-from pipeline.predictor import Predictor
+from pipeline.model.bundle import Bundle, ModelCard
+from pipeline.predictor import Predictor, PredictorOptions
 from pipeline.radiometry import PixelTransform
-from pipeline.training.dataset import TileSet, load_tiles
+from pipeline.training.calibration import Calibration, calibrate, cross_entropy, reliability
+from pipeline.training.dataset import TileSet, load_tiles, value_step
+
+PART = 2048  # tiles predicted at a time: enough for a GPU's batch, and the progress bar moves
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions on labelled tiles: `probabilities` (N, C) float32, `labels` (N,) int64."""
+    """Predictions on labelled tiles: `probabilities` (N, C) float32, `labels` (N,) int64.
+
+    `temperature` is the one that the probabilities were given at.
+    """
 
     probabilities: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
     names: tuple[str, ...]
+    temperature: float = 1.0
 
     @property
     def predicted(self) -> np.ndarray:
@@ -34,34 +40,44 @@ class Evaluation:
         return self.probabilities.argmax(axis=1)
 
     @property
+    def confidence(self) -> np.ndarray:
+        """Return the (N,) probabilities of those classes."""
+        return self.probabilities.max(axis=1)
+
+    @property
     def accuracy(self) -> float:
         """Return the share of tiles whose most probable class is the label."""
         return float((self.predicted == self.labels).mean())
 
     @property
+    def cross_entropy(self) -> float:
+        """Return the mean negative logarithm of the probability of the right class."""
+        return cross_entropy(self.probabilities, self.labels)
+
+    @property
     def calibration_error(self) -> float:
-        """Return the expected calibration error over 15 bins (Guo et al. 2017, equation 3)."""
-        confidence = self.probabilities.max(axis=1)
-        correct = self.predicted == self.labels
-        bins = np.minimum((confidence * 15).astype(int), 14)
-        gaps = [
-            (bins == b).mean() * abs(correct[bins == b].mean() - confidence[bins == b].mean())
-            for b in np.unique(bins)
-        ]
-        return float(sum(gaps))
+        """Return the expected calibration error of the probabilities as they are."""
+        return reliability(self.probabilities, self.labels).error
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """Return the reliability before and after the model's temperature, and cross-fitted."""
+        return calibrate(self.probabilities, self.labels, self.temperature)
 
     def confusion(self) -> np.ndarray:
         """Return the (C, C) counts, a row a true class, a column a predicted one."""
         return confusion_matrix(self.labels, self.predicted, labels=range(len(self.classes)))
 
     def summary(self) -> dict[str, Any]:
-        """Return all scores as plain values for JSON."""
+        """Return all scores as plain values for JSON; `macro_f1` is over the classes that have tiles."""
         precision, recall, f1, support = precision_recall_fscore_support(
             self.labels, self.predicted, labels=range(len(self.classes)), zero_division=0.0
         )
         return {
             "tiles": len(self.labels),
             "accuracy": round(self.accuracy, 5),
+            "macro_f1": round(float(f1[support > 0].mean()), 5),
+            "cross_entropy": round(self.cross_entropy, 5),
             "expected_calibration_error": round(self.calibration_error, 5),
             "classes": {
                 name: {
@@ -75,76 +91,125 @@ class Evaluation:
         }
 
 
-def evaluate_bundle(bundle: Bundle, folder: Path, names: Sequence[str] | None = None) -> Evaluation:
+@dataclass(frozen=True)
+class TtaGain:
+    """What test-time augmentation brings, and how many times as long it takes."""
+
+    accuracy: float
+    cross_entropy: float
+    calibration_error: float
+    slowdown: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the values rounded."""
+        return {
+            "accuracy": round(self.accuracy, 5),
+            "cross_entropy": round(self.cross_entropy, 5),
+            "expected_calibration_error": round(self.calibration_error, 5),
+            "slowdown": round(self.slowdown, 2),
+        }
+
+
+def evaluate_bundle(
+    bundle: Bundle, folder: Path, names: Sequence[str] | None = None, *, device: str = "auto"
+) -> Evaluation:
     """Classify the named tiles (default: all) of a folder of class folders with a bundle.
 
     Raises TrainingError if a class folder's name is none of the model's classes, or the tiles have
-    another size than the model's.
+    another size or other bands than the model's.
     """
-    return evaluate_tiles(bundle, load_tiles(folder, names))
+    return evaluate_tiles(bundle, load_tiles(folder, names, bands=bundle.card.bands), device=device)
 
 
-def evaluate_tiles(bundle: Bundle, tiles: TileSet) -> Evaluation:
-    """Classify tiles in memory with a bundle, as `classify` would; labels are numbered as its classes are.
+def evaluate_tiles(bundle: Bundle, tiles: TileSet, *, device: str = "auto") -> Evaluation:
+    """Classify tiles in memory with a bundle, see `evaluate_with`."""
+    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device=device))
+    return evaluate_with(predictor, tiles)
 
-    Raises TrainingError if a class is none of the model's, or the tiles have another size.
+
+def evaluate_with(predictor: Predictor, tiles: TileSet) -> Evaluation:
+    """Classify tiles in memory as `classify` would; labels are numbered as the model's classes are.
+
+    Raises TrainingError if a class is none of the model's, or the tiles have another size or other bands.
     """
-    known = tuple(c.name for c in bundle.card.classes)
+    card = predictor.card
+    labels = label_tiles(card, tiles)
+    probabilities = predict_tiles(predictor, tiles.images.numpy(), to_values(card, tiles), "evaluating")
+    return Evaluation(
+        probabilities, labels, tuple(c.name for c in card.classes), tiles.names, card.temperature
+    )
+
+
+def measure_tta(predictor: Predictor, tiles: TileSet) -> TtaGain:
+    """Measure the mean over each tile's eight flips and rotations, on the tiles of `evaluate_with`."""
+    labels, images = label_tiles(predictor.card, tiles), tiles.images.numpy()
+    transform = to_values(predictor.card, tiles)
+    some = images[: predictor.batch_size * predictor.threads]
+    seconds = []
+    for tta in (False, True):
+        predictor.predict_tiles(some[:1], transform, tta)  # the first call prepares
+        started = time.perf_counter()
+        predictor.predict_tiles(some, transform, tta)
+        seconds.append(time.perf_counter() - started)
+    probabilities = predict_tiles(predictor, images, transform, "flips and rotations", tta=True)
+    return TtaGain(
+        accuracy=float((probabilities.argmax(axis=1) == labels).mean()),
+        cross_entropy=cross_entropy(probabilities, labels),
+        calibration_error=reliability(probabilities, labels).error,
+        slowdown=seconds[1] / seconds[0],
+    )
+
+
+def as_trained(card: ModelCard) -> PixelTransform:
+    """Return the step for tiles that hold training values already: clip them to the card's limits."""
+    bands = len(card.bands)
+    return PixelTransform((1.0,) * bands, (0.0,) * bands, *card.scaling.values)
+
+
+def to_values(card: ModelCard, tiles: TileSet) -> PixelTransform:
+    """Return the step from tiles as they are stored to the card's training values."""
+    bands = len(card.bands)
+    gain, bias = value_step(tiles.images, card.scaling)
+    return PixelTransform((gain,) * bands, (bias,) * bands, *card.scaling.values)
+
+
+def label_tiles(card: ModelCard, tiles: TileSet) -> np.ndarray:
+    """Return the (N,) labels numbered as the model's classes are; raises TrainingError if tiles don't fit."""
+    known = tuple(c.name for c in card.classes)
     if unknown := sorted(set(tiles.classes) - set(known)):
         raise TrainingError(f"'{unknown[0]}' is none of the model's classes ({', '.join(known)}).")
-    if tiles.images.shape[-1] != bundle.card.tile_size:
+    count, size = tiles.images.shape[1], tiles.images.shape[-1]
+    if size != card.tile_size:
+        raise TrainingError(f"The tiles are {size} pixels wide; the model takes {card.tile_size}.")
+    if tiles.bands not in (None, card.bands):
         raise TrainingError(
-            f"The tiles are {tiles.images.shape[-1]} pixels wide; the model takes {bundle.card.tile_size}."
+            f"The tiles hold the bands {', '.join(tiles.bands or ())}; the model takes "
+            f"{', '.join(card.bands)}."
         )
-    if len(bundle.card.bands) != tiles.images.shape[1]:
+    if len(card.bands) != count:
         raise TrainingError(
-            f"The tiles have {tiles.images.shape[1]} bands; the model takes {len(bundle.card.bands)} "
-            f"({', '.join(bundle.card.bands)})."
+            f"The tiles have {count} bands; the model takes {len(card.bands)} ({', '.join(card.bands)})."
         )
-    labels = torch.tensor([known.index(name) for name in tiles.classes])[tiles.labels]
-    predictor = Predictor(bundle.load_network(), bundle.card)
-    as_they_are = PixelTransform.identity(len(bundle.card.bands))
-    probabilities = predictor.predict_tiles(tiles.images.numpy(), as_they_are)
-    return Evaluation(probabilities, labels.numpy(), known, tiles.names)
+    return np.array([known.index(name) for name in tiles.classes])[tiles.labels.numpy()]
 
 
-@torch.no_grad()
-def predict_logits(
-    network: nn.Module, tiles: TileSet, mean: torch.Tensor, std: torch.Tensor, *, batch_size: int
-) -> torch.Tensor:
-    """Return the network's `(N, C)` float32 output for all tiles; the network is left in evaluation mode."""
-    network.eval()
-    device = next(network.parameters()).device
-    outputs = []
-    for images in _batches(tiles, batch_size):
-        x = (images.to(device).float() - mean.to(device)) / std.to(device)
-        outputs.append(network(x.contiguous(memory_format=torch.channels_last)).float().cpu())
-    return torch.cat(outputs)
+def predict_tiles(
+    predictor: Predictor,
+    images: np.ndarray,
+    transform: PixelTransform,
+    what: str,
+    *,
+    change: Callable[[np.ndarray], np.ndarray] | None = None,
+    tta: bool = False,
+) -> np.ndarray:
+    """Return the probabilities (N, C) float32 of `images` (N, B, T, T), with a progress bar named `what`.
 
-
-def _batches(tiles: TileSet, batch_size: int) -> Iterator[torch.Tensor]:
-    for start in tqdm(range(0, len(tiles), batch_size), "evaluating", disable=None, leave=False):
-        yield tiles.images[start : start + batch_size]
-
-
-def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the softmax temperature with the least cross-entropy (Guo et al. 2017, section 4.2).
-
-    It stays within 1/20 to 20: where every tile is right the least would be at 0, where all is chance
-    at infinity.
+    `change` is done to the images before, part by part, since what it gives may take more memory.
     """
-    limit = math.log(20)
-    log_temperature = torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
-
-    def temperature() -> torch.Tensor:
-        return log_temperature.clamp(-limit, limit).exp()
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(logits / temperature(), labels)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return temperature().item()
+    parts = []
+    with tqdm(desc=what, total=len(images), unit=" tiles", disable=None, leave=False) as bar:
+        for start in range(0, len(images), PART):
+            part = images[start : start + PART]
+            parts.append(predictor.predict_tiles(change(part) if change else part, transform, tta))
+            bar.update(len(part))
+    return np.concatenate(parts)
