@@ -1,12 +1,13 @@
 # make demo    install and classify a scene made by code (or SCENE=path.tif); print where the map is
 # make test    install what tests need and run them
 # make install stop before running anything
+# make qgis-check  open every output in QGIS, which apt installs if it is not there (Debian, Ubuntu)
 PYTHON ?= python3
 SCENE  ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test lint types check install install-dev clean
+.PHONY: demo test qgis-check lint types check install install-dev clean
 
 demo: install
 ifeq ($(SCENE),)
@@ -19,6 +20,13 @@ endif
 
 test: install-dev
 	$(BIN)/python -m pytest
+
+# QGIS's bindings belong to the system's Python; the second import fails the target if apt did not bring them.
+qgis-check: install-dev
+	@/usr/bin/python3 -c 'import qgis.core' 2>/dev/null || { SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$SUDO apt-get update -qq && $$SUDO apt-get install -y --no-install-recommends python3-qgis; }
+	@/usr/bin/python3 -c 'from qgis.core import Qgis; print("QGIS", Qgis.QGIS_VERSION)'
+	$(BIN)/python -m pytest tests/test_qgis.py -rs
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -243,7 +243,7 @@ def _grid_of(imagery: Imagery, card: ModelCard, options: SceneOptions) -> tuple[
 def _check_size(name: str, grid: GroundGrid) -> None:
     if grid.width * grid.height > MAX_PIXELS:
         raise SceneError(
-            f"{name} declares {grid.width:,} x {grid.height:,} pixels on the {grid.transform.a:g} m grid, more "
+            f"{name} declares {grid.width:,} x {grid.height:,} pixels of {grid.transform.a:g} m, more "
             f"than the {MAX_PIXELS:,} that a scene may have: cut it into parts (gdal_translate -srcwin)."
         )
 

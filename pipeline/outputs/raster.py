@@ -1,6 +1,6 @@
 """Maps as Cloud Optimized GeoTIFF that open coloured and named."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -32,7 +32,7 @@ def write_landcover(landcover: LandcoverMap, path: Path, tags: Mapping[str, str]
         landcover.class_id[np.newaxis],
         nodata=NO_CLASS,
         descriptions=("land cover",),
-        tags={**(tags or {}), "CLASS_NAMES": _numbered_names(landcover.classes)},
+        tags={**(tags or {}), **self_description(landcover)},
         colormap={NO_CLASS: (0, 0, 0, 0)}
         | {entry.id: (*rgb(entry.color), 255) for entry in landcover.classes},
         overview_resampling="MODE",
@@ -79,6 +79,24 @@ def write_probabilities(landcover: LandcoverMap, path: Path, tags: Mapping[str, 
     write_files({path: data}, stale=[_side_file(path)])
 
 
+def self_description(landcover: LandcoverMap) -> dict[str, str]:
+    """Return what a map's file has to say of itself, as tags, to be read again as the map that it was.
+
+    `CLASS_NAMES`, and how far the scene reaches into the cells (columns, rows), see `LandcoverMap.footprint`.
+    """
+    columns, rows = landcover.footprint
+    return {
+        "CLASS_NAMES": ", ".join(f"{entry.id}={entry.name}" for entry in landcover.classes),
+        "FOOTPRINT_CELLS": f"{float(columns)!r} {float(rows)!r}",
+    }
+
+
+def category_names(classes: Sequence[LandCoverClass]) -> list[str]:
+    """Return the names of the values 0, 1, 2 …; ids that are not used have an empty one."""
+    names = {NO_CLASS: "no data"} | {entry.id: entry.name for entry in classes}
+    return [names.get(value, "") for value in range(max(names) + 1)]
+
+
 def rgb(color: str) -> tuple[int, int, int]:
     """Return the red, green and blue (0-255) of a colour written `#rrggbb`."""
     red, green, blue = bytes.fromhex(color.removeprefix("#"))
@@ -121,24 +139,18 @@ def _side_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.aux.xml")
 
 
-def _numbered_names(classes: tuple[LandCoverClass, ...]) -> str:
-    return ", ".join(f"{entry.id}={entry.name}" for entry in classes)
-
-
 def _attribute_table(landcover: LandcoverMap) -> bytes:
     """Return category names and a raster attribute table as GDAL's persistent auxiliary metadata.
 
     rasterio writes neither, so this is the XML that GDAL itself would write:
     https://gdal.org/user/raster_data_model.html#raster-attribute-table.
     """
-    names = {NO_CLASS: "no data"} | {entry.id: entry.name for entry in landcover.classes}
     counts = np.bincount(landcover.class_id.ravel(), minlength=256)
     root = ElementTree.Element("PAMDataset")
     band = ElementTree.SubElement(root, "PAMRasterBand", band="1")
     categories = ElementTree.SubElement(band, "CategoryNames")
-    for value in range(max(names) + 1):
-        # The category's place in the list is its value, so ids that are not used need an empty one.
-        ElementTree.SubElement(categories, "Category").text = names.get(value, "")
+    for name in category_names(landcover.classes):
+        ElementTree.SubElement(categories, "Category").text = name
     table = ElementTree.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
     columns = [
         ("Value", _INTEGER, _MIN_MAX),
