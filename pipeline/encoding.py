@@ -6,6 +6,7 @@ themselves. What was guessed is said in a warning that names the option to overr
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.imagery import Imagery
 from pipeline.model.bundle import ModelCard
 from pipeline.notes import Note, info, warning
 from pipeline.radiometry import (
+    SUN_ZENITH,
     PixelEncoding,
     clear_atmosphere,
     reflectance_encoding,
@@ -115,8 +117,10 @@ def find_encoding(
         more += offset_notes
         encoding = reflectance_encoding(level, offsets, scale)
     notes += more
+    if imagery.metadata:
+        encoding = replace(encoding, sun_zenith=imagery.metadata.sun_zenith)
     if encoding.reflectance != card.level:
-        notes.append(_atmosphere_note(card, encoding.reflectance or ""))
+        notes.append(_atmosphere_note(card, encoding))
     return encoding, notes
 
 
@@ -135,11 +139,17 @@ def _saturation_notes(stored: StoredValues) -> list[Note]:
     ]
 
 
-def _atmosphere_note(card: ModelCard, found: str) -> Note:
-    verb = "added to" if found == "l2a" else "removed from"
+def _atmosphere_note(card: ModelCard, encoding: PixelEncoding) -> Note:
+    verb = "added to" if encoding.reflectance == "l2a" else "removed from"
+    sun = (
+        f"an assumed {SUN_ZENITH:.0f}°"
+        if encoding.sun_zenith is None
+        else f"{encoding.sun_zenith:.0f}°, by the granule's metadata,"
+    )
+    found = LEVEL_NAMES[encoding.reflectance or ""]
     return info(
-        f"The model was trained on {LEVEL_NAMES[card.level]}, the scene is {LEVEL_NAMES[found]}: a nominal "
-        f"clear atmosphere was {verb} its reflectance."
+        f"The model was trained on {LEVEL_NAMES[card.level]}, the scene is {found}: a nominal clear "
+        f"atmosphere, the sun {sun} from the zenith, was {verb} its reflectance."
     )
 
 

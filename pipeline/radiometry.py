@@ -29,13 +29,14 @@ class PixelEncoding:
 
     `level` is the word of `--level`: l1c, l2a, tci or rgb8. `reflectance` says where that reflectance
     was measured, `l1c` (top of atmosphere) or `l2a` (surface); it is None for rgb8, whose numbers
-    already are training values.
+    already are training values. `sun_zenith` is in degrees, None if it is not known.
     """
 
     level: str
     reflectance: str | None
     offset: tuple[float, ...]
     scale: tuple[float, ...]
+    sun_zenith: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ def pixel_transform(card: ModelCard, encoding: PixelEncoding) -> PixelTransform:
         return PixelTransform.identity(len(card.bands))
     gain = np.asarray(encoding.scale, dtype=np.float64)
     bias = gain * np.asarray(encoding.offset, dtype=np.float64)
-    air_gain, air_bias = atmosphere_step(encoding.reflectance, card.level, card.bands)
+    air_gain, air_bias = atmosphere_step(
+        encoding.reflectance, card.level, card.bands, encoding.sun_zenith or SUN_ZENITH
+    )
     gain, bias = air_gain * gain, air_gain * bias + air_bias
     (dark, bright), (low, high) = card.scaling.reflectance, card.scaling.values
     stretch = (high - low) / (bright - dark)
@@ -107,25 +110,27 @@ def pixel_transform(card: ModelCard, encoding: PixelEncoding) -> PixelTransform:
     return PixelTransform(tuple(gain.tolist()), tuple(bias.tolist()), min(low, high), max(low, high))
 
 
-def atmosphere_step(
-    scene_level: str, model_level: str, bands: Sequence[str]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return (gain, bias) per band that bring reflectance of the scene's level to that of the model's."""
-    if scene_level == model_level:
-        return np.ones(len(bands)), np.zeros(len(bands))
-    path, transmittance = np.array([clear_atmosphere(band) for band in bands]).T
-    if scene_level == "l2a":
-        return transmittance, path
-    return 1 / transmittance, -path / transmittance
-
-
-# A nominal clear day. Everything below depends on these numbers only.
-SUN_ZENITH = 40.0  # degrees; Sentinel-2 passes at 10:30, this is central Europe from April to September
+# A nominal clear day. All that is assumed of the atmosphere depends on these numbers only.
+SUN_ZENITH = 40.0  # degrees, where it is not known; over central Europe at 10:30, April to September
+LOWEST_SUN = 75.0  # degrees from the zenith; below, light comes through a curved atmosphere, scattered often
 AEROSOL_DEPTH_550 = 0.1  # optical thickness at 550 nm: rural, clear
 ANGSTROM_EXPONENT = 1.3  # continental aerosol
 AEROSOL_ALBEDO, AEROSOL_ASYMMETRY = 0.92, 0.65
 OZONE_COLUMN = 0.3  # cm at standard pressure, 300 Dobson units
 SURFACE = 0.1  # reflectance at which the light between ground and sky is linearised
+
+
+def atmosphere_step(
+    scene_level: str, model_level: str, bands: Sequence[str], sun_zenith: float = SUN_ZENITH
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return (gain, bias) per band that bring reflectance of the scene's level to that of the model's."""
+    if scene_level == model_level:
+        return np.ones(len(bands)), np.zeros(len(bands))
+    path, transmittance = np.array([clear_atmosphere(band, sun_zenith) for band in bands]).T
+    if scene_level == "l2a":
+        return transmittance, path
+    return 1 / transmittance, -path / transmittance
+
 
 # Centre wavelength in micrometres (Sentinel-2A, ESA's Sentinel-2 spectral response functions) and
 # ozone absorption in 1/cm (Anderson et al., 1990-1993, as tabulated for ocean colour by E. P. Shettle).
@@ -151,8 +156,12 @@ WATER_VAPOUR_TRANSMITTANCE = {"B09": 0.30}
 
 
 @cache
-def clear_atmosphere(band: str) -> tuple[float, float]:
+def clear_atmosphere(
+    band: str, sun_zenith: float = SUN_ZENITH, aerosol_depth: float = AEROSOL_DEPTH_550
+) -> tuple[float, float]:
     """Return (path reflectance, transmittance): rho_TOA = path + transmittance * rho_surface.
+
+    `sun_zenith` is in degrees, `aerosol_depth` the optical thickness at 550 nm.
 
     - Rayleigh optical thickness at sea level: Bodhaine et al. (1999), eq. 30.
     - Path reflectance: single scattering, tau P(Theta) / (4 mu_s mu_v) (Hansen & Travis, 1974), nadir
@@ -163,10 +172,10 @@ def clear_atmosphere(band: str) -> tuple[float, float]:
     - Ozone lies above the scattering air and dims both parts.
     """
     wavelength, ozone = WAVELENGTH_AND_OZONE[band]
-    sun = cos(radians(SUN_ZENITH))
+    sun = cos(radians(min(sun_zenith, LOWEST_SUN)))
     air_mass = 1 / sun + 1
     rayleigh = rayleigh_depth(wavelength)
-    aerosol = AEROSOL_DEPTH_550 * (wavelength / 0.55) ** -ANGSTROM_EXPONENT
+    aerosol = aerosol_depth * (wavelength / 0.55) ** -ANGSTROM_EXPONENT
 
     scattering_angle = -sun  # cosine, for a view from the zenith
     scattered = rayleigh * 0.75 * (1 + scattering_angle**2)

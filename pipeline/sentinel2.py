@@ -123,25 +123,26 @@ def offset_of_baseline(baseline: str) -> int:
 
 @dataclass(frozen=True)
 class ProductMetadata:
-    """The radiometric part of MTD_MSIL1C.xml or MTD_MSIL2A.xml.
+    """The radiometric part of MTD_MSIL1C.xml or MTD_MSIL2A.xml, and of the granule's MTD_TL.xml.
 
-    Reflectance = (DN + offset of the band) / quantification.
+    Reflectance = (DN + offset of the band) / quantification. `sun_zenith` is the granule's mean, in
+    degrees; None where its metadata are not there.
     """
 
     level: str
     baseline: str
     quantification: float
     offsets: dict[str, float]
+    sun_zenith: float | None = None
 
 
-def parse_metadata(document: bytes, where: str) -> ProductMetadata:
-    """Read a product's metadata; raises SceneError if it is damaged or not Sentinel-2's."""
-    if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
-        raise SceneError(
-            f"{where} declares XML entities, which Sentinel-2 metadata never do: it was not read."
-        )
+def parse_metadata(document: bytes, where: str, granule: bytes | None = None) -> ProductMetadata:
+    """Read a product's metadata; `granule` is the content of its MTD_TL.xml, if that is at hand.
+
+    Raises SceneError if they are damaged or not Sentinel-2's.
+    """
     try:
-        root = ElementTree.fromstring(document)
+        root = _parse_xml(document, where)
         texts = {element.tag.rpartition("}")[2]: (element.text or "").strip() for element in root.iter()}
         level = level_in([texts.get("PROCESSING_LEVEL", ""), root.tag])
         if level is None:
@@ -156,9 +157,29 @@ def parse_metadata(document: bytes, where: str) -> ProductMetadata:
             baseline=texts.get("PROCESSING_BASELINE", ""),
             quantification=float(texts[f"{quantity}QUANTIFICATION_VALUE"]),
             offsets={band: offsets.get(band, 0.0) for band in BANDS},
+            sun_zenith=_sun_zenith(_parse_xml(granule, f"MTD_TL.xml of {where}")) if granule else None,
         )
     except (ElementTree.ParseError, KeyError, IndexError, ValueError) as error:
         raise SceneError(f"{where} is not readable Sentinel-2 product metadata ({error}).") from error
+
+
+def _parse_xml(document: bytes, where: str) -> ElementTree.Element:
+    if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
+        raise SceneError(
+            f"{where} declares XML entities, which Sentinel-2 metadata never do: it was not read."
+        )
+    return ElementTree.fromstring(document)
+
+
+def _sun_zenith(granule: ElementTree.Element) -> float | None:
+    angle = granule.find(".//Mean_Sun_Angle/ZENITH_ANGLE")
+    return None if angle is None else float(angle.text or "")
+
+
+def _granule_metadata(product: Path) -> bytes | None:
+    """Return the content of MTD_TL.xml, if the product's folder has one."""
+    document = next(iter(sorted(product.glob("GRANULE/*/MTD_TL.xml"))), None)
+    return document.read_bytes() if document else None
 
 
 def metadata_beside(path: Path) -> ProductMetadata | None:
@@ -167,7 +188,7 @@ def metadata_beside(path: Path) -> ProductMetadata | None:
     folders = [parents[0], *(folder for folder in parents if folder.suffix == ".SAFE")]
     for folder in folders:
         for document in sorted(folder.glob("MTD_MSIL*.xml")):
-            return parse_metadata(document.read_bytes(), str(document))
+            return parse_metadata(document.read_bytes(), str(document), _granule_metadata(folder))
     return None
 
 
@@ -217,7 +238,7 @@ def open_safe_folder(folder: Path) -> SafeProduct | None:
     if not documents:
         return None
     root = _only([document.parent for document in documents], str(folder))
-    metadata = parse_metadata(documents[0].read_bytes(), str(documents[0]))
+    metadata = parse_metadata(documents[0].read_bytes(), str(documents[0]), _granule_metadata(root))
     images = [path.as_posix() for path in sorted(root.glob("GRANULE/*/IMG_DATA/**/*.jp2"))]
     return _safe_product(root.name, metadata, images)
 
@@ -237,10 +258,12 @@ def open_safe_zip(archive: Path) -> SafeProduct:
                     "first."
                 )
             document = _only(documents, str(archive))
-            metadata = parse_metadata(content.read(document), f"{archive}/{document}")
+            root = document.rpartition("/")[0]
+            granules = [name for name in names if name.endswith("/MTD_TL.xml") and name.startswith(root)]
+            granule = content.read(granules[0]) if granules else None
+            metadata = parse_metadata(content.read(document), f"{archive}/{document}", granule)
     except (zipfile.BadZipFile, OSError) as error:
         raise SceneError(f"{archive} is a damaged zip archive ({error}): download it again.") from error
-    root = document.rpartition("/")[0]
     images = [
         f"/vsizip/{{{archive.resolve().as_posix()}}}/{name}"
         for name in sorted(names)

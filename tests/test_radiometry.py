@@ -105,6 +105,15 @@ def test_l1c_on_an_l2a_model_is_the_inverse_of_l2a_on_an_l1c_model():
     np.testing.assert_allclose(down_gain * (up_gain * 0.123 + up_bias) + down_bias, 0.123)
 
 
+@pytest.mark.parametrize("band", ["B02", "B03", "B04"])
+def test_a_low_sun_shines_through_more_air(band):
+    paths, transmittances = zip(*(clear_atmosphere(band, zenith) for zenith in (20, 40, 60, 70)), strict=True)
+    assert list(paths) == sorted(paths)
+    assert list(transmittances) == sorted(transmittances, reverse=True)
+    assert clear_atmosphere(band, 89) == clear_atmosphere(band, 75)  # below, the formulas end
+    assert clear_atmosphere(band, aerosol_depth=0.3)[0] > clear_atmosphere(band)[0]
+
+
 def test_clear_atmosphere_brightens_blue_most():
     path, transmittance = np.array(
         [clear_atmosphere(b) for b in ("B02", "B03", "B04", "B08", "B11", "B12")]

@@ -233,7 +233,7 @@ def test_a_model_that_is_sure_of_clouds_is_found_out(tiles):
 # --- one ground, two product levels
 
 
-@pytest.mark.parametrize("name", list_bundles())
+@pytest.mark.parametrize("name", [name for name in list_bundles() if "-rgb-" in name])
 def test_the_same_ground_as_l1c_and_as_l2a_gives_the_same_map(name, scenes, tmp_path):
     """The L2A twin is made from the L1C bands, in the air that the pipeline assumes and in a hazy one."""
     bundle = load_bundle(name)

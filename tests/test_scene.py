@@ -265,6 +265,21 @@ def test_an_l1c_product_in_every_wrapping(l1c_product, wrap):
     assert (valid == (np.arange(144) >= 48)).all()
 
 
+@pytest.mark.parametrize("wrap", [lambda p: p, zipped])
+def test_the_sun_of_a_products_day_lights_its_atmosphere(l1c_product, wrap):
+    """In Scandinavia's winter it stands 75 degrees from the zenith, and the haze is twice as blue."""
+    (granule,) = (l1c_product / "GRANULE").iterdir()
+    (granule / "MTD_TL.xml").write_text(
+        "<x><Mean_Sun_Angle><ZENITH_ANGLE unit='deg'>74.5</ZENITH_ANGLE></Mean_Sun_Angle></x>"
+    )
+    scene = open_scene(wrap(l1c_product), replace(RGB, level="l2a"))
+    assert scene.encoding.sun_zenith == 74.5
+    assert any("the sun 74°, by the granule's metadata, from the zenith" in note.text for note in scene.notes)
+    (granule / "MTD_TL.xml").unlink()
+    high = open_scene(l1c_product, replace(RGB, level="l2a"))
+    assert scene.pixel_transform.bias[2] < high.pixel_transform.bias[2] - 20  # more haze comes off
+
+
 @pytest.mark.parametrize("path", [".", "MTD_MSIL1C.xml", "GRANULE/.."])
 def test_an_l1c_product_from_within(l1c_product, monkeypatch, path):
     monkeypatch.chdir(l1c_product)
@@ -380,7 +395,7 @@ def test_the_user_beats_metadata(l1c_product):
 
 
 def test_an_atmosphere_between_levels_is_said(write_raster):
-    assert "nominal clear atmosphere was added" in texts(
+    assert "clear atmosphere, the sun an assumed 40° from the zenith, was added" in texts(
         open_named(write_raster, reflectances(), "a_l2a.tif"), "info"
     )
     assert "atmosphere" not in texts(open_named(write_raster, reflectances(), "a_l1c.tif"), "info").replace(
@@ -1135,6 +1150,9 @@ def test_a_real_product_at_60_m(product, packed, tmp_path):
 
 def test_a_real_true_colour_image_looks_like_its_bands(product):
     """ESA's TCI and the bands of the same product must give the model the same values."""
+    assert open_scene(product, RGB, SceneOptions(safe_resolution=60)).encoding.sun_zenith == pytest.approx(
+        57.82, abs=0.01
+    )
     bands = open_scene(product, RGB, SceneOptions(safe_resolution=60))
     image = open_scene(next(product.rglob("*_TCI_60m.jp2")), RGB)
     assert (image.encoding.level, image.encoding.reflectance) == ("tci", "l2a")

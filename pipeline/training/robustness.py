@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import cos, exp, radians
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -21,16 +20,11 @@ from pipeline.errors import TrainingError
 from pipeline.model.bundle import ModelCard
 from pipeline.predictor import Predictor
 from pipeline.radiometry import (
-    AEROSOL_ALBEDO,
-    AEROSOL_ASYMMETRY,
     AEROSOL_DEPTH_550,
-    ANGSTROM_EXPONENT,
-    SUN_ZENITH,
     WAVELENGTH_AND_OZONE,
     PixelEncoding,
     PixelTransform,
     clear_atmosphere,
-    henyey_greenstein,
     pixel_transform,
     reflectance_encoding,
 )
@@ -298,18 +292,8 @@ def toa_reflectance(surface: Array, bands: Sequence[str], aerosol_depth: float =
 
 
 def _air(bands: Sequence[str], aerosol_depth: float) -> tuple[Array, Array]:
-    """Return path reflectance and transmittance, each (B, 1, 1): the clear day's with more or less aerosol.
-
-    The same single scattering and diffuse transmittance as `radiometry.clear_atmosphere`.
-    """
-    sun = cos(radians(SUN_ZENITH))
-    phase = AEROSOL_ALBEDO * henyey_greenstein(-sun, AEROSOL_ASYMMETRY)
-    air = []
-    for band in bands:
-        path, transmittance = clear_atmosphere(band)
-        wavelength, _ = WAVELENGTH_AND_OZONE[band]
-        more = (aerosol_depth - AEROSOL_DEPTH_550) * (wavelength / 0.55) ** -ANGSTROM_EXPONENT
-        air.append((path + more * phase / (4 * sun), transmittance * exp(-0.16 * more * (1 / sun + 1))))
+    """Return path reflectance and transmittance, each (B, 1, 1), of a day with more or less aerosol."""
+    air = [clear_atmosphere(band, aerosol_depth=aerosol_depth) for band in bands]
     path, transmittance = np.array(air, np.float32).T[..., None, None]
     return path, transmittance
 
