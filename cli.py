@@ -6,7 +6,9 @@ What is heavy (torch, GDAL) is imported inside the commands, so that `--help` an
 import functools
 import json
 import logging
+import os
 import sys
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,12 @@ from tqdm import tqdm
 from pipeline.errors import DeviceError, LandcoverError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from pipeline.batch.inputs import SceneInput
+    from pipeline.batch.messages import Outcome
+    from pipeline.batch.report import Report
     from pipeline.classify import ClassifyOptions, Result
+    from pipeline.outputs.areas import ClassArea
     from pipeline.predictor import Predictor
-    from pipeline.scene import SceneOptions
 
 log = logging.getLogger("landcover")
 
@@ -83,7 +88,7 @@ def reports_errors(command: Command) -> Command:
 
 
 def scene_options(command: Command) -> Command:
-    """Options that say what a scene's pixels are; a command gets them as `scene_options`."""
+    """Options that say what a scene's pixels are; a command gets the fields of `SceneOptions`."""
 
     @click.option(
         "--bands", type=Bands(), default=(), help="Which of the file's bands are which: red=1,green=2,blue=3."
@@ -135,17 +140,15 @@ def scene_options(command: Command) -> Command:
         safe_resolution: str,
         **kwargs: Any,
     ) -> Any:
-        from pipeline.scene import SceneOptions
-
-        options = SceneOptions(
-            bands=bands,
-            level=level,
-            offset=offset,
-            mask=mask,
-            assume_crs=assume_crs,
-            assume_gsd=assume_gsd,
-            safe_resolution=int(safe_resolution),
-        )
+        options = {
+            "bands": bands,
+            "level": level,
+            "offset": offset,
+            "mask": mask,
+            "assume_crs": assume_crs,
+            "assume_gsd": assume_gsd,
+            "safe_resolution": int(safe_resolution),
+        }
         return command(*args, scene_options=options, **kwargs)
 
     return wrapped
@@ -185,6 +188,63 @@ stride_option = click.option(
 )
 
 
+polygons_option = click.option(
+    "--polygons",
+    type=click.Choice(["geojson", "gpkg", "fgb", "parquet", "none"]),
+    default="geojson",
+    show_default=True,
+    help="Format of the polygons. GeoJSON is in WGS 84, the others are in the map's CRS.",
+)
+
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes the GPU if there is one.",
+)
+
+
+def map_options(command: Command) -> Command:
+    """Options that decide a map, and how it is computed.
+
+    A command gets the fields of `ClassifyOptions` as `map_options`, of `PredictorOptions` as
+    `predictor_options`.
+    """
+
+    @stride_option
+    @click.option(
+        "--min-confidence",
+        type=click.IntRange(0, 100),
+        default=0,
+        show_default=True,
+        metavar="PERCENT",
+        help="Cells less certain than this become no data.",
+    )
+    @polygons_option
+    @click.option("--probabilities", is_flag=True, help="Also write a raster with a band a class.")
+    @click.option("--preview", is_flag=True, help="Also write a picture of the map with its legend (PNG).")
+    @click.option(
+        "--tta",
+        is_flag=True,
+        help="Test-time augmentation: average over each tile's eight flips and rotations. Somewhat more "
+        "accurate, eight times the work.",
+    )
+    @device_option
+    @click.option(
+        "--batch-size", type=click.IntRange(0), default=0, help="Tiles a batch; 0 chooses by device."
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        names = "stride", "min_confidence", "polygons", "probabilities", "preview", "tta"
+        options = {name: kwargs.pop(name) for name in names}
+        computing = {name: kwargs.pop(name) for name in ("device", "batch_size")}
+        return command(*args, map_options=options, predictor_options=computing, **kwargs)
+
+    return wrapped
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="landcover")
 def main() -> None:
@@ -198,47 +258,17 @@ def main() -> None:
 @click.argument("scenes", nargs=-1, required=True, metavar="SCENE...")
 @output_option
 @model_option
-@stride_option
 @scene_options
-@click.option(
-    "--min-confidence",
-    type=click.IntRange(0, 100),
-    default=0,
-    show_default=True,
-    metavar="PERCENT",
-    help="Cells less certain than this become no data.",
-)
-@click.option(
-    "--polygons",
-    type=click.Choice(["geojson", "gpkg", "fgb", "parquet", "none"]),
-    default="geojson",
-    show_default=True,
-    help="Format of the polygons. GeoJSON is in WGS 84, the others are in the map's CRS.",
-)
-@click.option("--probabilities", is_flag=True, help="Also write a raster with a band a class.")
-@click.option("--preview", is_flag=True, help="Also write a picture of the map with its legend (PNG).")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute; auto takes the GPU if there is one.",
-)
-@click.option("--batch-size", type=click.IntRange(0), default=0, help="Tiles a batch; 0 chooses by device.")
+@map_options
 @click.option("--overwrite", is_flag=True, help="Replace maps that another model or other options made.")
 @reports_errors
 def classify(
     scenes: tuple[str, ...],
     output: Path,
     model: str,
-    stride: int | None,
-    scene_options: "SceneOptions",
-    min_confidence: int,
-    polygons: str,
-    probabilities: bool,
-    preview: bool,
-    device: str,
-    batch_size: int,
+    scene_options: dict[str, Any],
+    map_options: dict[str, Any],
+    predictor_options: dict[str, Any],
     overwrite: bool,
 ) -> None:
     """Classify scenes and write their land-cover maps into a folder.
@@ -252,22 +282,13 @@ def classify(
     from pipeline.model.bundle import load_bundle
     from pipeline.outputs.atomic import make_folder
     from pipeline.predictor import Predictor, PredictorOptions
+    from pipeline.scene import SceneOptions
 
     bundle = load_bundle(model)
-    options = ClassifyOptions(
-        scene=scene_options,
-        stride=stride,
-        min_confidence=min_confidence,
-        polygons=polygons,
-        probabilities=probabilities,
-        preview=preview,
-        overwrite=overwrite,
-    )
+    options = ClassifyOptions(scene=SceneOptions(**scene_options), **map_options, overwrite=overwrite)
     options.check(bundle.card)
     make_folder(output)
-    predictor = Predictor(
-        bundle.load_network(), bundle.card, PredictorOptions(device=device, batch_size=batch_size)
-    )
+    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(**predictor_options))
     failures: dict[str, bool] = {}  # scene -> whether it was wrong use
     done: set[str] = set()
     for scene in scenes:
@@ -300,20 +321,127 @@ def _classify_one(
 
 
 @main.command()
+@click.argument("sources", nargs=-1, required=True, metavar="DIR|GLOB|LIST.txt...")
+@output_option
+@model_option
+@scene_options
+@map_options
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many processes classify at a time: they share the GPUs, or the cores.  [default: one a GPU, "
+    "else one with all cores]",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=600,
+    show_default=True,
+    metavar="SECONDS",
+    help="A scene that makes no progress for so long fails: its server has fallen silent, say.",
+)
+@click.option("--fail-fast", is_flag=True, help="End at the first scene that fails.")
+@click.option("--dry-run", is_flag=True, help="List what would be done, and why, and do nothing.")
+@click.option("--overwrite", is_flag=True, help="Classify again what is done already.")
+@click.pass_context
+@reports_errors
+def batch(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    output: Path,
+    model: str,
+    scene_options: dict[str, Any],
+    map_options: dict[str, Any],
+    predictor_options: dict[str, Any],
+    workers: int | None,
+    timeout: float,
+    fail_fast: bool,
+    dry_run: bool,
+    overwrite: bool,
+) -> None:
+    """Classify any number of scenes, and go on whatever happens to one of them.
+
+    Give a folder to search, a pattern in quotes, or a list: a path or an address (https://, s3://,
+    /vsi.../) a line. The maps lie in the output folder as the scenes do in theirs. What is done already
+    is left as it is, so the same command continues a batch that was interrupted, in any way.
+
+    batch_report.html in the output folder shows all maps, and what failed and why; batch_report.json says
+    the same to programs, and logs/ has a file a scene.
+    """
+    from pipeline.batch.messages import Setup
+    from pipeline.batch.run import BatchOptions, look_at_scenes, run_batch
+
+    setup = Setup(
+        model,
+        scene_options,
+        {**map_options, "overwrite": overwrite, "refresh": True},
+        predictor_options,
+        workers,
+        debug=ctx.params["debug"],
+    )
+    if dry_run:
+        sys.exit(max((_say_plan(*looked) for looked in look_at_scenes(sources, output, setup)), default=0))
+    report = run_batch(sources, output, setup, BatchOptions(timeout, fail_fast), _say_failure)
+    _say_batch(report)
+    sys.exit(128 + report.signal if report.signal else int(report.count("failed") > 0))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="The joined map: .tif for one file of its own, .vrt for one that shows the maps where they lie.",
+)
+@click.option("--crs", metavar="CRS", help="Join the maps of this zone, such as EPSG:32633.")
+@polygons_option
+@click.option("--overwrite", is_flag=True, help="Replace files that are not an earlier mosaic's, too.")
+@reports_errors
+def mosaic(folder: Path, output: Path, crs: str | None, polygons: str, overwrite: bool) -> None:
+    """Join the maps in a folder and below into one.
+
+    For `-o map.tif` also map_confidence.tif, map.geojson (polygons across the borders of scenes), map.qml
+    (QGIS colours), map_areas.csv and map_mosaic.json (what was joined) are written.
+
+    The maps must be of one model, one cell size and one zone. Where they overlap, the surer class is taken;
+    a .vrt shows the map that is surer on the whole. Maps that start between the cells of the others are
+    moved onto them, by half a cell at most.
+    """
+    from pipeline.mosaic import MosaicOptions, join_maps
+
+    with tqdm(desc=output.name, unit=" maps", disable=None, leave=False) as bar:
+
+        def advance(maps: int, total: int) -> None:
+            bar.total = total
+            bar.update(maps)
+
+        result = join_maps(folder, output, MosaicOptions(crs, polygons, overwrite), advance)
+    rows, columns = result.shape
+    maps = f"{result.maps} map{'' if result.maps == 1 else 's'}"
+    click.echo(f"{output.name}: {maps}, {rows} x {columns} cells in {result.seconds:.1f} s")
+    _say_areas(result.areas)
+    click.echo(f"  map: {result.files['landcover']}")
+
+
+@main.command()
 @click.argument("scene")
 @model_option
 @scene_options
 @stride_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reports_errors
-def info(scene: str, model: str, scene_options: "SceneOptions", stride: int | None, as_json: bool) -> None:
+def info(scene: str, model: str, scene_options: dict[str, Any], stride: int | None, as_json: bool) -> None:
     """Say what `classify` would do with a scene, and why."""
     from pipeline.classify import ClassifyOptions, describe_scene
     from pipeline.model.bundle import load_bundle
+    from pipeline.scene import SceneOptions
 
-    description = describe_scene(
-        scene, load_bundle(model).card, ClassifyOptions(scene=scene_options, stride=stride)
-    )
+    options = ClassifyOptions(scene=SceneOptions(**scene_options), stride=stride)
+    description = describe_scene(scene, load_bundle(model).card, options)
     if as_json:
         click.echo(json.dumps(description, indent=2))
         return
@@ -326,25 +454,82 @@ def info(scene: str, model: str, scene_options: "SceneOptions", stride: int | No
 
 
 @main.command()
-@data_option
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="A folder with a folder of tiles for each class: JPEG, PNG or GeoTIFF.",
+)
 @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A recipe.")
 @output_option
+@click.option(
+    "--download",
+    is_flag=True,
+    help="First fetch the EuroSAT archive with the recipe's bands into the data folder: 95 MB for red, green "
+    "and blue, 2 GB for any others. Goes on where an earlier download stopped.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "files", "random", "location"]),
+    default="auto",
+    show_default=True,
+    help="How to choose the tiles to validate on: as split-train.txt and split-val.txt in the data folder "
+    "say, at random in each class, or by location, for GeoTIFFs, so that neighbours are never on both sides. "
+    "auto takes the files if they are there, else random.",
+)
+@click.option("--skip-unreadable", is_flag=True, help="Leave out tiles that cannot be read, with a warning.")
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in DIR.")
+@click.option("--tensorboard", is_flag=True, help="Also write what TensorBoard shows into DIR/tensorboard.")
 @reports_errors
-def train(data: Path, config: Path, output: Path, resume: bool) -> None:
+def train(
+    data: Path,
+    config: Path,
+    output: Path,
+    download: bool,
+    split: str,
+    skip_unreadable: bool,
+    resume: bool,
+    tensorboard: bool,
+) -> None:
     """Train a model on a folder of class folders (EuroSAT or your own) by a recipe of configs/.
 
-    DIR becomes a model bundle that `classify --model DIR` takes. A split is read from
-    split-train.txt and split-val.txt in the data folder, or else drawn, stratified by class.
+    The output folder becomes a model bundle that `classify --model DIR` takes; the split that was used is
+    saved in it.
+
+    On several GPUs: torchrun --nproc-per-node 4 --no-python landcover train …
     """
     from pipeline.training.recipe import load_recipe
-    from pipeline.training.train import train as run_training
 
     recipe = load_recipe(config)
+    if not download and not data.is_dir():
+        raise UsageError(
+            f"--data {data} is not a folder: name one, or fetch EuroSAT into it with --download."
+        )
+    from pipeline.training.distributed import is_first_process
+    from pipeline.training.train import train as run_training
+
     logging.getLogger("pipeline.training").setLevel(logging.INFO)
-    bundle = run_training(data, recipe, output, resume=resume)
-    accuracy = bundle.card.metrics["accuracy"]
-    click.echo(f"{bundle.path}: {accuracy:.2%} on validation, best of {recipe.epochs} epochs")
+    if download:
+        from pipeline.training.download import download as fetch
+        from pipeline.training.download import eurosat_with
+
+        data = fetch(eurosat_with(recipe.bands), data)
+    bundle = run_training(
+        data,
+        recipe,
+        output,
+        resume=resume,
+        split_method=split,
+        skip_unreadable=skip_unreadable,
+        events=tensorboard,
+    )
+    if is_first_process():
+        card = bundle.card
+        click.echo(
+            f"{bundle.path}: {card.metrics['accuracy']:.2%} on validation, "
+            f"epoch {card.training['best_epoch']} of {recipe.epochs}"
+        )
 
 
 @main.command()
@@ -362,30 +547,151 @@ def train(data: Path, config: Path, output: Path, resume: bool) -> None:
     metavar="DIR",
     help="Write the scores and plots here.",
 )
+@click.option("--tta", is_flag=True, help="Also measure the mean over each tile's eight flips and rotations.")
+@click.option(
+    "--robustness",
+    is_flag=True,
+    help="Also measure the tiles as scenes show them (resampled, as Level-2A), and clouds and snow.",
+)
+@click.option(
+    "--raw-tiles",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="With --robustness: class folders of the multispectral GeoTIFFs that the tiles were made from.",
+)
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reports_errors
-def evaluate(data: Path, model: str, names: Path | None, output: Path | None, as_json: bool) -> None:
-    """Measure a model on labelled tiles: a folder of class folders."""
+def evaluate(
+    data: Path,
+    model: str,
+    names: Path | None,
+    output: Path | None,
+    tta: bool,
+    robustness: bool,
+    raw_tiles: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure a model on labelled tiles: a folder of class folders.
+
+    DIR gets report.html, report.json and the plots as pictures.
+    """
+    if raw_tiles and not robustness:
+        raise UsageError("--raw-tiles is measured by --robustness: give that too.")
     from pipeline.model.bundle import load_bundle
-    from pipeline.training.dataset import load_tiles, read_names
-    from pipeline.training.evaluate import evaluate_tiles
+    from pipeline.predictor import Predictor, PredictorOptions
+    from pipeline.training.dataset import load_tiles
+    from pipeline.training.evaluate import evaluate_with, measure_tta
+    from pipeline.training.history import HISTORY
+    from pipeline.training.report import Measurements, report_json, write_report
+    from pipeline.training.robustness import measure_outliers, measure_robustness
+    from pipeline.training.splits import read_names
 
-    tiles = load_tiles(data, read_names(names) if names else None)
-    evaluation = evaluate_tiles(load_bundle(model), tiles)
-    summary = evaluation.summary()
+    bundle = load_bundle(model)
+    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device=device))
+    tiles = load_tiles(data, read_names(names) if names else None, bands=bundle.card.bands)
+    raw = load_tiles(raw_tiles, bands=bundle.card.bands) if raw_tiles else None
+    evaluation = evaluate_with(predictor, tiles)
+    measurements = Measurements(
+        tta=measure_tta(predictor, tiles) if tta else None,
+        robustness=measure_robustness(predictor, tiles, evaluation, raw) if robustness else (),
+        outliers=measure_outliers(predictor, tiles) if robustness else (),
+    )
     if output is not None:
-        from pipeline.training.report import write_report
-
-        write_report(output, None, evaluation, tiles)
+        history = bundle.path / HISTORY
+        there = history if history.is_file() else None
+        write_report(output, there, evaluation, tiles, bundle.card, measurements)
+    report = report_json(evaluation, bundle.card, measurements)
     if as_json:
-        click.echo(json.dumps(summary, indent=2))
-        return
-    click.echo(f"accuracy {summary['accuracy']:.2%} on {summary['tiles']} tiles")
-    click.echo(f"{'class':<24}{'precision':>10}{'recall':>8}{'F1':>8}{'tiles':>8}")
-    for name, scores in summary["classes"].items():
+        click.echo(json.dumps(report, indent=2))
+    else:
+        _say_report(report)
+
+
+def _say_report(report: dict[str, Any]) -> None:
+    click.echo(f"accuracy {report['accuracy']:.2%} on {report['tiles']} tiles")
+    if tta := report.get("test_time_augmentation"):
+        click.echo(f"with flips and rotations {tta['accuracy']:.2%}, at {tta['slowdown']:.1f} times the time")
+    calibration = report["calibration"]
+    errors = {
+        key: calibration[key]["expected_calibration_error"] for key in ("before", "after", "cross_fitted")
+    }
+    click.echo(
+        f"calibration error {errors['after']:.2%} at temperature {calibration['temperature']:g} "
+        f"(without: {errors['before']:.2%}; fitted on other tiles: {errors['cross_fitted']:.2%})"
+    )
+    click.echo(f"\n{'class':<24}{'precision':>10}{'recall':>8}{'F1':>8}{'tiles':>8}")
+    for name, scores in report["classes"].items():
         click.echo(
             f"{name:<24}{scores['precision']:>10.3f}{scores['recall']:>8.3f}{scores['f1']:>8.3f}{scores['tiles']:>8}"
         )
+    if conditions := report.get("robustness"):
+        click.echo(f"\n{'condition':<40}{'accuracy':>9}{'points lost':>13}{'same class':>12}{'tiles':>8}")
+        for row in conditions:
+            click.echo(
+                f"{row['condition']:<40}{row['accuracy']:>9.2%}{row['points_lost']:>13.2f}"
+                f"{row['same_class']:>12.1%}{row['tiles']:>8}"
+            )
+    if outliers := report.get("outliers"):
+        click.echo(f"\n{'what has no class':<40}{'confidence':>11}{'90 % sure':>11}  taken for")
+        for row in outliers:
+            taken = ", ".join(f"{name} {share:.0%}" for name, share in row["classes"].items())
+            click.echo(f"{row['outlier']:<40}{row['median_confidence']:>11.2f}{row['sure']:>11.0%}  {taken}")
+
+
+@main.command()
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where to be visited; 0.0.0.0 lets in everybody who reaches this machine.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    metavar="N",
+    help="0 takes any that is free.",
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Visitors may look at the scenes and maps in this folder, and at no other file.",
+)
+@model_option
+@click.option(
+    "--max-upload",
+    type=click.IntRange(1),
+    default=2048,
+    show_default=True,
+    metavar="MIB",
+    help="How large a scene may be that is sent.",
+)
+@click.option("--no-browser", is_flag=True, help="Say the address, and open no browser.")
+@reports_errors
+def app(host: str, port: int, root: Path | None, model: str, max_upload: int, no_browser: bool) -> None:
+    """Open a page on which to load an image and see its class, or a scene and see its map.
+
+    All is done by this machine; nothing is fetched from elsewhere. What visitors send is removed when they
+    have been away for two hours, and when the app ends. Ctrl-C ends it.
+    """
+    try:
+        from pipeline.app.server import AppOptions, serve
+    except ModuleNotFoundError as error:
+        raise UsageError(f"The app needs {error.name}: pip install 'landcover[app]'.") from error
+
+    def say_address(address: str) -> None:
+        click.echo(f"landcover app: {address} (Ctrl-C ends it)")
+        # Without a screen, a browser would take over the terminal.
+        screen = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+        if screen and not no_browser and sys.stdout.isatty():
+            webbrowser.open(address)
+
+    serve(AppOptions(model, host, port, root, max_upload * 2**20), say_address)
 
 
 @main.group()
@@ -437,11 +743,55 @@ def show_model(name: str, as_json: bool) -> None:
 def _say_result(result: "Result") -> None:
     again = "already done, " if result.skipped else ""
     click.echo(f"{result.scene}: {again}{result.tiles} tiles in {result.seconds:.1f} s")
-    for area in result.areas:
+    _say_areas(result.areas)
+    click.echo(f"  map: {result.files['landcover']}")
+
+
+def _say_areas(areas: "tuple[ClassArea, ...]") -> None:
+    for area in areas:
         if area.hectares > 0:
             share = "" if area.share_percent is None else f"{area.share_percent:>6.1f} %"
             click.echo(f"  {area.class_name:<24}{area.hectares:>12,.1f} ha {share}")
-    click.echo(f"  map: {result.files['landcover']}")
+
+
+def _say_plan(scene: "SceneInput", outcome: "Outcome") -> int:
+    """Print what would be done with a scene; returns the exit status that it asks for."""
+    from pipeline.batch.inputs import shown
+
+    click.echo(f"{outcome.status:<8} {shown(scene.path)}: {outcome.reason}")
+    return int(outcome.status == "failed")
+
+
+def _say_failure(scene: "SceneInput", outcome: "Outcome") -> None:
+    from pipeline.batch.inputs import shown
+
+    path = shown(scene.path)
+    where = "" if Path(path).name in outcome.reason else f"{path}: "
+    tqdm.write(f"{click.style('error:', fg='red')} {where}{outcome.reason}", file=sys.stderr)
+
+
+def _say_batch(report: "Report") -> None:
+    from pipeline.batch.report import HTML_NAME, duration
+
+    counts = [
+        f"{count} {what}"
+        for status, what in (
+            ("done", "done"),
+            ("skipped", "done before"),
+            ("failed", "failed"),
+            ("interrupted", "not finished"),
+        )
+        if (count := report.count(status))
+    ]
+    took = f"{report.tiles} tiles in {duration(report.seconds)}"
+    click.echo(f"{len(report.scenes)} scenes: {', '.join(counts)}; {took}")
+    if warned := sum(bool(outcome.warnings) for outcome in report.outcomes.values()):
+        click.echo(f"{warned} of them with warnings, which the report tells")
+    click.echo(f"report: {report.output / HTML_NAME}")
+    if report.count("interrupted"):
+        click.echo(
+            "Run the same command again, without --overwrite, to go on where this one stopped.", err=True
+        )
 
 
 def _say_error(error: Exception) -> None:

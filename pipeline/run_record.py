@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pipeline.imagery import without_query
 from pipeline.model.bundle import ModelCard
 from pipeline.outputs.areas import ClassArea
 from pipeline.scene import Scene
@@ -59,7 +60,7 @@ def make_record(
     """Return the record of a run: its identity and all that a reader of the map may want to know."""
     return {
         **identity,
-        "scene": scene.path,
+        "scene": without_query(scene.path),
         "notes": [asdict(note) for note in scene.notes],
         "files": files,
         **counts,
@@ -73,11 +74,12 @@ def make_record(
 def fingerprint(scene: Scene) -> Record:
     """Return what tells whether a scene is still the one it was.
 
-    Names, sizes and times of its files; the folder may be renamed. Of a remote scene only its address.
+    Names, sizes and times of its files; the folder may be renamed. Of a remote scene only its address,
+    without what follows `?`: a signature is renewed, and a secret.
     """
     files = [(file.name, file.stat()) for file in scene.files]
     if not files:
-        return {"path": scene.path}
+        return {"path": without_query(scene.path)}
     return {
         "files": [
             {"name": name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for name, stat in files

@@ -26,6 +26,7 @@ from pipeline.errors import SceneError, UsageError
 from pipeline.ground_grid import GroundGrid, ground_grid
 from pipeline.imagery import Imagery, find_imagery, open_raster
 from pipeline.layers import (
+    READ_ERRORS,
     BandLayer,
     MaskLayer,
     OpenLayer,
@@ -190,7 +191,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
     """
     if options.level not in LEVELS:
         raise UsageError(f"--level is one of {', '.join(LEVELS)}, not '{options.level}'.")
-    with rasterio.Env(**GDAL_OPTIONS):
+    with rasterio.Env(**GDAL_OPTIONS), _headers_told(path):
         imagery = find_imagery(str(path), card, options.bands, options.safe_resolution)
         grid, scene_shape = _grid_of(imagery, card, options)
         _check_size(imagery.name, grid)
@@ -225,6 +226,17 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         layers=layers,
         masks=masks,
     )
+
+
+@contextmanager
+def _headers_told(path: str | Path) -> Iterator[None]:
+    """Tell of a damaged header in our own words, wherever GDAL or rasterio stumble over it."""
+    try:
+        yield
+    except (*READ_ERRORS, UnicodeError) as error:
+        raise SceneError(
+            f"{path} has a header, or a name, that cannot be read ({error}): fetch it again, or rename it."
+        ) from error
 
 
 def _grid_of(imagery: Imagery, card: ModelCard, options: SceneOptions) -> tuple[GroundGrid, tuple[int, int]]:

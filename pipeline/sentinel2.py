@@ -41,6 +41,9 @@ USER_NAME = {"B02": "blue", "B03": "green", "B04": "red"}
 # defective, cloud shadow, cloud of medium and high probability, thin cirrus.
 SCL_INVALID = (0, 1, 3, 8, 9, 10)
 
+# A product's metadata have some 50 to 600 kB; an archive can hold gigabytes of nothing in a few.
+METADATA_BYTES = 16 * 2**20
+
 _BAND_TOKEN = re.compile(r"(?<![A-Za-z0-9])B(0?[1-9]|1[0-2]|0?8A)(?![A-Za-z0-9])", re.IGNORECASE)
 _LEVEL_TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:S2MSI|(?:MSI_?)?L(?:EVEL[-_ ]?)?)(1C|2A)(?![A-Za-z0-9])", re.IGNORECASE
@@ -243,6 +246,16 @@ def open_safe_folder(folder: Path) -> SafeProduct | None:
     return _safe_product(root.name, metadata, images)
 
 
+def _read_metadata(content: zipfile.ZipFile, name: str, archive: Path) -> bytes:
+    """Return a document of an archive; SceneError if it is too large to be one."""
+    if (size := content.getinfo(name).file_size) > METADATA_BYTES:  # zipfile reads no more than this says
+        raise SceneError(
+            f"{archive} holds a {name} of {size:,} bytes, which product metadata never have: the archive is "
+            "damaged or no Sentinel-2 product."
+        )
+    return content.read(name)
+
+
 def open_safe_zip(archive: Path) -> SafeProduct:
     """Return the product in a zip archive; its image files are named so that GDAL reads them in place.
 
@@ -260,8 +273,10 @@ def open_safe_zip(archive: Path) -> SafeProduct:
             document = _only(documents, str(archive))
             root = document.rpartition("/")[0]
             granules = [name for name in names if name.endswith("/MTD_TL.xml") and name.startswith(root)]
-            granule = content.read(granules[0]) if granules else None
-            metadata = parse_metadata(content.read(document), f"{archive}/{document}", granule)
+            granule = _read_metadata(content, granules[0], archive) if granules else None
+            metadata = parse_metadata(
+                _read_metadata(content, document, archive), f"{archive}/{document}", granule
+            )
     except (zipfile.BadZipFile, OSError) as error:
         raise SceneError(f"{archive} is a damaged zip archive ({error}): download it again.") from error
     images = [

@@ -42,7 +42,18 @@ def scene(write_raster) -> Path:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["classify"], ["info"], ["train"], ["evaluate"], ["model"], ["model", "list"], ["model", "show"]],
+    [
+        [],
+        ["classify"],
+        ["info"],
+        ["batch"],
+        ["mosaic"],
+        ["train"],
+        ["evaluate"],
+        ["model"],
+        ["model", "list"],
+        ["model", "show"],
+    ],
 )
 def test_every_command_has_help(command):
     result = landcover(*command, "--help")
