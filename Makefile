@@ -2,12 +2,13 @@
 # make test    install what tests need and run them
 # make install stop before running anything
 # make qgis-check  open every output in QGIS, which apt installs if it is not there (Debian, Ubuntu)
+# make app-test    use `landcover app` in Chromium, which apt installs if it is not there
 PYTHON ?= python3
 SCENE  ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test qgis-check lint types check install install-dev clean
+.PHONY: demo test qgis-check app-test lint types check install install-dev clean
 
 demo: install
 ifeq ($(SCENE),)
@@ -27,6 +28,13 @@ qgis-check: install-dev
 		$$SUDO apt-get update -qq && $$SUDO apt-get install -y --no-install-recommends python3-qgis; }
 	@/usr/bin/python3 -c 'from qgis.core import Qgis; print("QGIS", Qgis.QGIS_VERSION)'
 	$(BIN)/python -m pytest tests/test_qgis.py -rs
+
+# The system's Chromium, driven by Playwright, which so need not download a browser of its own.
+app-test: $(VENV)/.installed-app
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+		SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$SUDO apt-get update -qq && $$SUDO apt-get install -y --no-install-recommends chromium; }
+	$(BIN)/python -m pytest tests/test_app*.py -rs
 
 lint: install-dev
 	$(BIN)/ruff check .
@@ -49,6 +57,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-app: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,app-test]'
 	@touch $@
 
 clean:

@@ -1,0 +1,68 @@
+"""The models that visitors may choose from, each loaded when it is first needed."""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.errors import UsageError
+from pipeline.model.bundle import Bundle, ModelCard, list_bundles, load_bundle
+from pipeline.predictor import Predictor
+
+Use = Literal["images", "scenes"]
+
+
+@dataclass
+class _Place:
+    """Where a predictor stands once it is made; whoever comes first makes it."""
+
+    predictor: Predictor | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Models:
+    """The bundles that ship and the one that the app was started with, which is `default`.
+
+    A predictor does one thing at a time, so there are two of each model: single images need not wait until
+    a scene is done. Raises ModelError if there is no model `name_or_path`.
+    """
+
+    def __init__(self, name_or_path: str):
+        chosen = load_bundle(name_or_path)
+        self._bundles: dict[str, Bundle] = {name: load_bundle(name) for name in list_bundles()}
+        self.default = chosen.card.name
+        if self.default in self._bundles and Path(self._bundles[self.default].path) != chosen.path:
+            self.default = f"{chosen.card.name} ({chosen.path.resolve().name})"
+        self._bundles[self.default] = chosen
+        self._places = {(name, use): _Place() for name in self._bundles for use in ("images", "scenes")}
+
+    def card(self, name: str) -> ModelCard:
+        """Return a model's card; UsageError for a model that is not offered."""
+        if name not in self._bundles:
+            raise UsageError(f"There is no model {name}: choose one of {', '.join(self._bundles)}.")
+        return self._bundles[name].card
+
+    def predictor(self, name: str, use: Use) -> Predictor:
+        """Return a model ready to be used; raises ModelError if its weights cannot be loaded."""
+        card = self.card(name)
+        place = self._places[name, use]
+        with place.lock:
+            if place.predictor is None:
+                place.predictor = Predictor(self._bundles[name].load_network(), card)
+            return place.predictor
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what the page says of each model, the default first."""
+        names = sorted(self._bundles, key=lambda name: (name != self.default, name))
+        return [{"name": name, **_describe(self._bundles[name].card)} for name in names]
+
+
+def _describe(card: ModelCard) -> dict[str, Any]:
+    return {
+        "architecture": card.architecture,
+        "accuracy": card.metrics.get("accuracy"),
+        "tile": card.tile_size,
+        "gsd": card.gsd,
+        "bands": list(card.bands),
+        "classes": [{"id": c.id, "name": c.name, "color": c.color} for c in card.classes],
+    }
