@@ -42,6 +42,7 @@ class Server:
     @contextmanager
     def running(self) -> Iterator["Server"]:
         server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        server.handle_error = lambda request, address: None  # that the other side goes away is no news
         self.url = f"http://127.0.0.1:{server.server_port}/files/Tiles.zip"
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
