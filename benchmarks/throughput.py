@@ -79,6 +79,7 @@ def make_scene(path: Path, size: int) -> Path:
 def time_network(predictor: Predictor, tiles: int) -> float:
     """Tiles per second of the network alone: its input is ready, its output is thrown away."""
     card = predictor.card
+    plan = predictor.plan(PixelTransform.identity(len(card.bands)), tiles)
     shape = predictor.batch_size, len(card.bands), card.tile_size, card.tile_size
     values = (
         torch.randn(shape)
@@ -89,12 +90,12 @@ def time_network(predictor: Predictor, tiles: int) -> float:
 
     @torch.inference_mode()
     def run() -> None:
-        predictor.network(values)
+        plan.network(values)
 
     started = time.perf_counter()
-    with predictor.computing() as submit:  # as many batches at a time as the whole path computes
-        for future in [submit(run) for _ in range(batches)]:
-            future.result()
+    # As many batches at a time as the whole path computes.
+    for future in [predictor.submit(plan, run) for _ in range(batches)]:
+        future.result()
     if predictor.device.type == "cuda":
         torch.cuda.synchronize()
     return batches * predictor.batch_size / (time.perf_counter() - started)
@@ -115,7 +116,7 @@ def measure_speed(scene: Path, size: int, model: str, options: PredictorOptions,
             whole.append(tiles / (time.perf_counter() - started))
     return {
         "scene": f"{size} x {size} pixels, {tiles} tiles",
-        **predictor.description,
+        **predictor.describe(tiles),
         "network_tiles_per_second": median(alone),
         "end_to_end_tiles_per_second": median(whole),
         "ratio": median(w / a for w, a in zip(whole, alone, strict=True)),

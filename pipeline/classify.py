@@ -4,7 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -202,6 +202,8 @@ def prepare_scene(
     make_folder(output)
     wanted = identity(scene, card, options.that_decide_the_map(card))
     if not options.overwrite and (result := _finished(scene.name, output, wanted, options)):
+        with suppress(OSError):  # it is there still if that run was killed between its last two steps
+            journal_path(output, scene.name).unlink(missing_ok=True)
         return result
     for note in scene.notes:
         log.log(logging.WARNING if note.level == "warning" else logging.INFO, "%s: %s", scene.name, note.text)
@@ -261,8 +263,11 @@ def compute_map(
     prepared: PreparedScene,
     predictor: Predictor,
     progress: Callable[[int, int], None] | None = None,
+    fed: Callable[[], None] = lambda: None,
 ) -> ComputedMap:
     """Classify what `prepare_scene` opened; `progress` as for `classify_scene`.
+
+    `fed` is called once the device has all tiles: another thread may then let it have the next scene's.
 
     Raises SceneError if the scene turns out to be unreadable, DeviceError and ModelError as the
     predictor does.
@@ -289,7 +294,7 @@ def compute_map(
             for block, probabilities in prepared.done:
                 add(block, probabilities)
             for block, probabilities in predictor.predict(
-                blocks, scene.pixel_transform, grid.tile_count, tta=options.tta
+                blocks, scene.pixel_transform, grid.tile_count, tta=options.tta, fed=fed
             ):
                 add(block, probabilities)
                 prepared.journal.add(block, probabilities)
@@ -298,7 +303,7 @@ def compute_map(
             prepared.journal.remove()
         raise
     land_cover = builder.finish(scene.crs, scene.transform)
-    return ComputedMap(prepared, land_cover, tiles, predictor.description)
+    return ComputedMap(prepared, land_cover, tiles, predictor.describe(grid.tile_count, options.tta))
 
 
 def write_map(computed: ComputedMap) -> Result:

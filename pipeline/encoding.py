@@ -67,10 +67,13 @@ class StoredValues:
         """Tell whether the sample holds no valid pixel at all."""
         return self.sample.shape[1] == 0
 
+    @cached_property
+    def _darkest(self) -> npt.NDArray:
+        return np.quantile(self.sample, DARK_QUANTILE, axis=1)
+
     def dark(self, band: int | None = None) -> float:
         """Return the value of the darkest pixels, of one band or of the darkest band."""
-        darkest = np.quantile(self.sample, DARK_QUANTILE, axis=1)
-        return float(darkest.min() if band is None else darkest[band])
+        return float(self._darkest.min() if band is None else self._darkest[band])
 
     @property
     def is_scaled(self) -> bool:

@@ -9,13 +9,14 @@ don't depend on which tiles it shares a batch with, so that a scene that is resu
 import copy
 import logging
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from pipeline.reader import TileBlock
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Network = Callable[[Tensor], Tensor]  # standardised tiles (N, bands, tile, tile) -> logits (N, classes)
 
 # A ResNet50 on two cores of an EPYC 9005 is fastest from 64 to 192 tiles and 15 % slower at 256, where
 # activations outgrow the cache.
@@ -59,8 +63,20 @@ class PredictorOptions:
     compile: str = "auto"
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How the tiles of one scene are computed; scenes that follow one another may differ in it."""
+
+    network: Network
+    to_input: "InputTransform"
+    tta: bool
+    compiled: bool
+    threads: int  # how many batches are computed at a time
+    batch_size: int
+
+
 class Predictor:
-    """A network made ready for a device; good for any number of scenes, one at a time.
+    """A network made ready for a device; good for any number of scenes, each after the one before it.
 
     `network`, in evaluation mode, takes (N, bands, tile, tile) float32, standardised, and gives
     (N, classes) logits; it is copied, not changed. Raises DeviceError if the device asked for is absent.
@@ -76,26 +92,25 @@ class Predictor:
         self.device = find_device(options.device)
         self.precision = find_precision(options.precision, self.device)
         self.batch_size = options.batch_size or (CUDA_BATCH if self.device.type == "cuda" else CPU_BATCH)
-        self.compiled = False  # whether the current scene is classified by compiled code
+        # On the CPU each core takes a batch of its own. Cores that share a batch wait for the slowest of
+        # them at every layer, and whenever one of them is called away to read the scene.
+        self.threads = 1 if self.device.type == "cuda" else torch.get_num_threads()
         self._compile = options.compile
         self._plain = _prepare(network, self.device, self.precision)
-        self._fast: Callable[[Tensor], Tensor] | None = None  # the same, once it is compiled
+        self._fast: Network | None = None  # the same, once it is compiled
 
-    @property
-    def network(self) -> Callable[[Tensor], Tensor]:
-        """The network as the current scene is classified by it."""
-        return self._plain if self._fast is None or not self.compiled else self._fast
-
-    @property
-    def description(self) -> dict[str, Any]:
-        """What the probabilities are computed with, for the record."""
-        on_gpu = self.device.type == "cuda"
+    def describe(self, expected_tiles: int, tta: bool = False) -> dict[str, Any]:
+        """Return what the probabilities of a scene are computed with, for the record."""
         return {
-            "device": torch.cuda.get_device_name(self.device) if on_gpu else "cpu",
+            "device": self._device_name,
             "precision": str(self.precision).removeprefix("torch."),
             "batch_size": self.batch_size,
-            "compiled": self.compiled,
+            "compiled": self._compiles(expected_tiles, tta),
         }
+
+    @property
+    def _device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
     def predict(
         self,
@@ -103,34 +118,36 @@ class Predictor:
         transform: PixelTransform,
         expected_tiles: int,
         tta: bool = False,
+        fed: Callable[[], None] = lambda: None,
     ) -> "Iterator[tuple[TileBlock, np.ndarray]]":
         """Yield each block, in order, with the probabilities (k, classes) float32 of its tiles.
 
         `transform` turns the blocks' pixels into the model's training values. `expected_tiles`, how many
         tiles the scene has at most, decides whether compiling pays and how large batches are. `tta` is
         test-time augmentation: the mean over the tile's eight flips and rotations, at eight times the work.
+        `fed` is called once the device has all tiles: from then on another thread may have the next scene
+        predicted, so that no core is idle while the last batches of this one are computed.
+
         Raises DeviceError if not even one tile fits into the device's memory, ModelError if the network's
         output doesn't fit its card or isn't a number.
         """
-        self._choose_network(expected_tiles * (8 if tta else 1))
-        to_input = InputTransform(transform, self.card, self.device)
-        batch_size = self._even_batches(expected_tiles)
+        plan = self.plan(transform, expected_tiles, tta)
         results: deque[_Result] = deque()
         running: deque[_Batch] = deque()
         # While the device computes, the next batches are gathered and sent.
-        in_flight = self.threads + 1
-        with self.computing() as submit:
-            for batch in _gather(
-                blocks, len(self.card.classes), results, batch_size, self.device, buffers=in_flight
-            ):
-                self._start(batch, to_input, tta, submit)
-                running.append(batch)
-                if len(running) == in_flight:
-                    running.popleft().finish(self.precision)
-                while results and results[0].missing == 0:
-                    yield results.popleft().as_pair()
-            for batch in running:
-                batch.finish(self.precision)
+        in_flight = plan.threads + 1
+        for batch in _gather(
+            blocks, len(self.card.classes), results, plan.batch_size, self.device, buffers=in_flight
+        ):
+            self._start(batch, plan)
+            running.append(batch)
+            if len(running) == in_flight:
+                running.popleft().finish(self.precision)
+            while results and results[0].missing == 0:
+                yield results.popleft().as_pair()
+        fed()
+        for batch in running:
+            batch.finish(self.precision)
         for result in results:
             yield result.as_pair()
 
@@ -139,56 +156,67 @@ class Predictor:
 
         The same as `predict` gives, tile for tile, and raises as it does.
         """
-        to_input = InputTransform(transform, self.card, self.device)
+        plan = self.plan(transform, len(tiles), tta)
         batches = torch.from_numpy(tiles).split(self.batch_size)
-        with self.computing() as submit:
-            futures = [submit(self._probabilities, batch, to_input, tta) for batch in batches]
-            probabilities = torch.cat([future.result().cpu() for future in futures])
+        futures = [self.submit(plan, self._probabilities, plan, batch) for batch in batches]
+        probabilities = torch.cat([future.result().cpu() for future in futures])
         _check_finite(probabilities, self.precision)
         return probabilities.numpy()
 
-    @property
-    def threads(self) -> int:
-        """How many batches are computed at a time.
+    def plan(self, transform: PixelTransform, expected_tiles: int, tta: bool = False) -> Plan:
+        """Return how a scene's tiles are computed; the arguments are those of `predict`.
 
-        On the CPU each core takes a batch of its own. Cores that share a batch wait for the slowest of
-        them at every layer, and whenever one of them is called away to read the scene. Compiled code is
-        made for all cores together; a GPU takes one batch after the other.
+        The scene alone decides, never what was compiled for one before it: maps are repeatable.
         """
-        return 1 if self.device.type == "cuda" or self.compiled else torch.get_num_threads()
+        if self._compiles(expected_tiles, tta) and self._fast is None:
+            self._fast = self._compile_network()
+        fast = self._fast if self._compiles(expected_tiles, tta) else None
+        compiled = fast is not None
+        return Plan(
+            network=self._plain if fast is None else fast,
+            to_input=InputTransform(transform, self.card, self.device),
+            tta=tta,
+            compiled=compiled,
+            # Compiled code is made for all cores together and for this very size.
+            threads=1 if compiled else self.threads,
+            batch_size=self.batch_size if compiled else self._even_batches(expected_tiles),
+        )
 
-    @contextmanager
-    def computing(self) -> Iterator[Callable[..., Future]]:
-        """Give a function that has a call run, on the CPU by one of `threads`, and returns its future."""
-        threads = self.threads
-        if threads == 1:
-            yield _run_at_once
-            return
-        try:
-            with ThreadPoolExecutor(threads, "predict", torch.set_num_threads, (1,)) as pool:
-                yield pool.submit
-        finally:
-            torch.set_num_threads(threads)  # what a thread sets for itself, later ones inherit
+    def submit(self, plan: Plan, call: Callable[..., T], *arguments: Any) -> Future[T]:
+        """Have a call run where the plan's batches are: on the CPU by one of the threads, in turn."""
+        if plan.threads > 1:
+            return self._pool.submit(call, *arguments)
+        return _run_at_once(call, *arguments)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        """Threads that compute a batch each, on one core, first come first served."""
+        pool = ThreadPoolExecutor(self.threads, "predict", torch.set_num_threads, (1,))
+        together = threading.Barrier(self.threads)
+        for started in [pool.submit(together.wait) for _ in range(self.threads)]:
+            started.result()
+        torch.set_num_threads(self.threads)  # what a thread sets for itself, later ones inherit
+        return pool
+
+    def _compiles(self, expected_tiles: int, tta: bool) -> bool:
+        views = expected_tiles * (8 if tta else 1)
+        return self._compile == "always" or (self._compile == "auto" and views >= COMPILE_MIN_TILES)
 
     def _even_batches(self, expected_tiles: int) -> int:
         """Return the batch size with which a scene's tiles make full batches, as many for each thread."""
-        if self.compiled:  # for this very size
-            return self.batch_size
         rounds = math.ceil(expected_tiles / (self.threads * self.batch_size))
         return min(self.batch_size, max(1, math.ceil(expected_tiles / (self.threads * max(1, rounds)))))
 
-    def _start(
-        self, batch: "_Batch", to_input: "InputTransform", tta: bool, submit: Callable[..., Future]
-    ) -> None:
+    def _start(self, batch: "_Batch", plan: Plan) -> None:
         """Have a batch computed; this returns before it is done."""
-        batch.probabilities = submit(self._probabilities, batch.filled(), to_input, tta)
+        batch.probabilities = self.submit(plan, self._probabilities, plan, batch.filled())
         if self.device.type == "cuda":
             on_device = batch.probabilities.result()
             batch.probabilities = _run_at_once(on_device.to, "cpu", non_blocking=True)
             batch.done = torch.cuda.current_stream(self.device).record_event()
 
     @torch.inference_mode()
-    def _probabilities(self, tiles: Tensor, to_input: "InputTransform", tta: bool) -> Tensor:
+    def _probabilities(self, plan: Plan, tiles: Tensor) -> Tensor:
         """Raw tiles on the CPU -> probabilities (N, classes) float32 on the device.
 
         When memory runs out, the batch size is halved for good.
@@ -197,28 +225,28 @@ class Predictor:
             try:
                 parts = []
                 for part in tiles.split(self.batch_size):
-                    values = to_input(part.to(self.device, non_blocking=True))
-                    views = _flips_and_rotations(values) if tta else [values]
-                    parts.append(torch.stack([self._forward(view) for view in views]).mean(dim=0))
+                    values = plan.to_input(part.to(self.device, non_blocking=True))
+                    views = _flips_and_rotations(values) if plan.tta else [values]
+                    parts.append(torch.stack([self._forward(plan, view) for view in views]).mean(dim=0))
                 return torch.cat(parts)
             except torch.OutOfMemoryError as error:
                 if min(self.batch_size, len(tiles)) == 1:
                     raise DeviceError(
-                        f"The memory of {self.description['device']} doesn't hold the network and one tile: "
+                        f"The memory of {self._device_name} doesn't hold the network and one tile: "
                         "free it or use --device cpu."
                     ) from error
                 self.batch_size = min(self.batch_size, len(tiles)) // 2
                 log.warning("Out of memory: going on with batches of %d tiles.", self.batch_size)
             torch.cuda.empty_cache()
 
-    def _forward(self, values: Tensor) -> Tensor:
+    def _forward(self, plan: Plan, values: Tensor) -> Tensor:
         """Standardised tiles (n, bands, tile, tile) float32 -> probabilities (n, classes) float32."""
         count = len(values)
-        if self.compiled and count < self.batch_size:  # another shape would be compiled anew
+        if plan.compiled and count < self.batch_size:  # another shape would be compiled anew
             values = F.pad(values, (0,) * 7 + (self.batch_size - count,))
         # Two steps: halving the bytes first makes the reordering twice as fast.
         values = values.to(self.precision).contiguous(memory_format=torch.channels_last)
-        logits = self.network(values)[:count]
+        logits = plan.network(values)[:count]
         if logits.shape[1] != len(self.card.classes):
             raise ModelError(
                 f"The network of {self.card.name} has {logits.shape[1]} outputs "
@@ -226,25 +254,19 @@ class Predictor:
             )
         return torch.softmax(logits.float() / self.card.temperature, dim=1)
 
-    def _choose_network(self, tiles: int) -> None:
-        """Choose by the scene alone, never by what was compiled for one before it: maps are repeatable."""
-        wanted = self._compile == "always" or (self._compile == "auto" and tiles >= COMPILE_MIN_TILES)
-        if wanted and self._fast is None:
-            self._compile_network()
-        self.compiled = wanted and self._fast is not None
-
-    def _compile_network(self) -> None:
+    def _compile_network(self) -> Network | None:
         """Compile the network; stay with the plain one where it can't be."""
         log.info("Compiling the network.")
         # Freezing lets the compiler lay out the weights once; on the GPU it has nothing to add.
         options: dict[str, Any] = {"freezing": True} if self.device.type == "cpu" else {}
         shape = self.batch_size, len(self.card.bands), self.card.tile_size, self.card.tile_size
+        values = torch.zeros(shape, dtype=self.precision, device=self.device)
         try:
-            self._fast, self.compiled = torch.compile(self._plain, dynamic=False, options=options), True
+            compiled = torch.compile(self._plain, dynamic=False, options=options)
             with torch.inference_mode():
-                self._forward(torch.zeros(shape, device=self.device))
+                compiled(values.contiguous(memory_format=torch.channels_last))
+            return compiled
         except RuntimeError as error:  # every error of the compiler is one
-            self._fast, self.compiled = None, False
             if self._compile == "always":
                 raise DeviceError(
                     "The network can't be compiled here (on the CPU that takes a C++ compiler): "
@@ -253,6 +275,7 @@ class Predictor:
             log.warning("The network can't be compiled here; it runs as it is, somewhat slower.")
             log.debug("Why compiling failed.", exc_info=error)
             self._compile = "never"  # the next scene need not try again
+            return None
 
 
 class InputTransform:
@@ -334,8 +357,8 @@ def _flips_and_rotations(tiles: Tensor) -> Iterator[Tensor]:
         yield from (view, view.flip(-1), view.flip(-2), view.flip(-2, -1))
 
 
-def _run_at_once(call: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
-    future: Future = Future()
+def _run_at_once(call: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
+    future: Future[T] = Future()
     future.set_result(call(*arguments, **options))
     return future
 

@@ -47,6 +47,10 @@ __all__ = ["Note", "Scene", "SceneOptions", "SceneReader", "open_scene"]
 # A square of 3,000 km; a file that declares more is damaged, or days of work that somebody should want.
 MAX_PIXELS = 10**11
 
+# A scene of so few pixels is sampled in one piece: windows spread over it meet each block of the file several
+# times, and GDAL decodes it each time. Larger ones are sampled in windows, of which there are few.
+SAMPLED_WHOLE = 2**21
+
 LEVELS = ("auto", "l1c", "l2a", "tci", "rgb8")
 
 # A few strips of a large scene. GDAL's default, 5 % of the memory, would grow with the machine and
@@ -300,10 +304,12 @@ def _file_scaling(layers: tuple[BandLayer, ...], bands: int) -> tuple[tuple[floa
 
 
 def _sample(reader: SceneReader, grid: GroundGrid, windows: int = 6, size: int = 64) -> npt.NDArray:
-    """Return valid pixels (B, n) from small windows spread over the scene: cheap in any layout of file."""
-    if max(grid.shape) <= windows * size:
+    """Return valid pixels (B, n) from all over the scene, as cheaply as its size allows."""
+    own_pixels = grid.resampling is None
+    if max(grid.shape) <= windows * size or (own_pixels and grid.width * grid.height <= SAMPLED_WHOLE):
         pixels, valid = reader.read(0, 0, grid.height, grid.width)
-        return pixels[:, valid]
+        step = max(1, min(grid.shape) // (windows * size))
+        return pixels[:, ::step, ::step][:, valid[::step, ::step]]
     height, width = min(size, grid.height), min(size, grid.width)
     taken = []
     for row in sorted(set(np.linspace(0, grid.height - height, windows).astype(int).tolist())):

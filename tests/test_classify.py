@@ -312,6 +312,19 @@ def test_what_was_done_before_is_not_done_again(l1c, tmp_path, light_predictor, 
     assert read == [6, 0]
 
 
+def test_a_journal_left_by_a_run_killed_after_all_was_written_goes(l1c, tmp_path, light_predictor):
+    scene = str(l1c(height=600, width=200, blockysize=64))
+    options = ClassifyOptions(journal_after=0)
+    with pytest.raises(Stop):
+        classify_scene(scene, tmp_path / "out", light_predictor, options, interrupt_after(5))
+    journal = (tmp_path / "out" / ".scene.journal").read_bytes()
+    classify_scene(scene, tmp_path / "out", light_predictor, options)
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / ".scene.journal").write_bytes(journal)
+    assert classify_scene(scene, tmp_path / "out", light_predictor, options).skipped
+    assert contents(tmp_path / "out") == before
+
+
 def test_a_journal_of_other_options_is_not_used(l1c, tmp_path, light_predictor):
     scene = str(l1c(height=600, width=200, blockysize=64))
     options = ClassifyOptions(journal_after=0)

@@ -2,7 +2,9 @@ import copy
 import io
 import logging
 import shutil
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -194,10 +196,10 @@ def test_bfloat16_is_close_to_float32():
     np.testing.assert_allclose(probabilities, plain_probabilities(block), atol=0.02)
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(caplog, monkeypatch):
-    monkeypatch.setattr(Predictor, "threads", 1)  # as on the GPU, the one place where this happens
+def test_out_of_memory_halves_the_batch_and_loses_nothing(caplog):
     Watched.batches.clear()
     predictor = float32_predictor(Watched(limit=3), batch_size=16)
+    predictor.threads = 1  # as on the GPU, the one place where this happens
     pairs = list(predictor.predict(blocks_of(10, 30), TRANSFORM, 40))
     for block, probabilities in pairs:
         np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
@@ -205,8 +207,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(caplog, monkeypatch):
     assert "batches of 3 tiles" in caplog.text
 
 
-def test_no_memory_for_one_tile_is_said_clearly(monkeypatch):
-    monkeypatch.setattr(Predictor, "threads", 1)
+def test_no_memory_for_one_tile_is_said_clearly():
     with pytest.raises(DeviceError, match="memory of cpu doesn't hold"):
         list(float32_predictor(Watched(limit=0), batch_size=4).predict(blocks_of(4), TRANSFORM, 4))
 
@@ -226,7 +227,7 @@ def test_an_absent_gpu_is_said_clearly(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match=r"--device cuda .* no CUDA device"):
         Predictor(tiny_network(), CARD, PredictorOptions("cuda"))
-    assert Predictor(tiny_network(), CARD).description["device"] == "cpu"
+    assert Predictor(tiny_network(), CARD).describe(1)["device"] == "cpu"
 
 
 @pytest.mark.parametrize("wish", ["gpu", "mps", "cuda:", "cuda:-1", "cpu:1", ""])
@@ -249,7 +250,7 @@ def test_precision_follows_the_processor(monkeypatch, has_bfloat16, precision):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bfloat16)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     predictor = Predictor(tiny_network(), CARD, PredictorOptions("cpu"))
-    assert predictor.description == {
+    assert predictor.describe(1) == {
         "device": "cpu",
         "precision": precision,
         "batch_size": predictor_module.CPU_BATCH,
@@ -292,7 +293,7 @@ def test_compiled_is_the_same_and_is_compiled_once():
         for counts in ((5, 14), (3,), (16,)):  # partial batches, a scene smaller than a batch, a full one
             for block, probabilities in predictor.predict(blocks_of(*counts), TRANSFORM, sum(counts)):
                 np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
-    assert predictor.description["compiled"]
+    assert predictor.describe(1)["compiled"]
 
 
 def without_compiler(network, **options):
@@ -316,7 +317,7 @@ def test_where_compiling_fails_the_plain_network_runs(monkeypatch, caplog, absen
         assert not caplog.text
         ((block, probabilities),) = predictor.predict(blocks_of(10), TRANSFORM, 10)
     assert "can't be compiled" in caplog.text
-    assert not predictor.compiled
+    assert not predictor.describe(10)["compiled"]
     np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
     caplog.clear()
     assert list(predictor.predict(blocks_of(10), TRANSFORM, 10))
@@ -324,16 +325,57 @@ def test_where_compiling_fails_the_plain_network_runs(monkeypatch, caplog, absen
 
 
 def test_a_small_scene_runs_as_it_would_have_before_a_large_one_was_compiled(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda network, **options: lambda values: network(values) + 1)
+    def compiled(network, **options):
+        return lambda values: network(values) * 3  # another network, so that it shows
+
+    monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(predictor_module, "COMPILE_MIN_TILES", 10)
     predictor = float32_predictor()
-    assert [
-        list(predictor.predict(blocks_of(n), TRANSFORM, n)) and predictor.compiled for n in (9, 10, 9)
-    ] == [
-        False,
-        True,
-        False,
-    ]
+    for tiles, is_compiled in ((9, False), (10, True), (9, False)):
+        ((block, probabilities),) = predictor.predict(blocks_of(tiles), TRANSFORM, tiles)
+        assert predictor.describe(tiles)["compiled"] == is_compiled
+        assert np.allclose(probabilities, plain_probabilities(block), atol=1e-6) != is_compiled
+
+
+def test_the_next_scene_may_follow_while_the_last_batches_are_computed():
+    """What `fed` promises: scenes given by two threads come back each as if it had been alone."""
+    predictor = float32_predictor(batch_size=4)
+    scenes = [list(blocks_of(3, 9, 0, 2 + i)) for i in range(8)]
+    turns = [threading.Event() for _ in range(len(scenes) + 1)]
+    turns[0].set()
+
+    def classify(i):
+        turns[i].wait(30)
+        expected = sum(len(block.index) for block in scenes[i])
+        return list(predictor.predict(iter(scenes[i]), TRANSFORM, expected, fed=turns[i + 1].set))
+
+    with ThreadPoolExecutor(3) as pool:
+        for scene, pairs in zip(scenes, pool.map(classify, range(len(scenes))), strict=True):
+            assert [block for block, _ in pairs] == scene
+            for block, probabilities in pairs:
+                np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
+
+
+def test_fed_is_called_when_all_tiles_are_taken_and_before_the_last_result():
+    taken, fed_after = [], []
+
+    def blocks():
+        for block in blocks_of(4, 4, 4):
+            taken.append(block.tile_row)
+            yield block
+
+    predictor = float32_predictor(batch_size=4)
+    pairs = predictor.predict(blocks(), TRANSFORM, 12, fed=lambda: fed_after.append(len(taken)))
+    assert len(list(pairs)) == 3
+    assert fed_after == [3]
+
+
+def test_threads_of_others_keep_their_cores():
+    """Each batch has one core; what PyTorch does elsewhere in the process still has all."""
+    before = torch.get_num_threads()
+    list(float32_predictor(batch_size=4).predict(blocks_of(9), TRANSFORM, 9))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("absent", [without_compiler, without_support])

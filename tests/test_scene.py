@@ -389,6 +389,18 @@ def test_level_by_values_is_a_guess_that_is_said(write_raster):
         assert "state --level" in texts(scene, "warning")
 
 
+@pytest.mark.parametrize("side", [300, 1000, 2000])  # read whole; read whole and thinned; read in windows
+def test_the_values_of_scenes_of_any_size_tell_level_and_offset(write_raster, side):
+    """A twentieth of the scene is dark, in stripes, and a tenth holds no data, which is not dark."""
+    pixels = reflectances(side, side, dark=2500)
+    rows, columns = np.indices((side, side))
+    pixels[:, (rows + columns) // 16 % 20 == 0] = 1100
+    pixels[:, : side // 10] = 0
+    scene = open_named(write_raster, pixels)
+    assert scene.encoding.level == "l2a"  # 100 without the offset: no air in front of it
+    assert scene.encoding.offset == (-1000,) * 3
+
+
 def test_the_user_beats_metadata(l1c_product):
     scene = open_scene(l1c_product, RGB, SceneOptions(level="l2a", offset=0))
     assert (scene.encoding.level, scene.encoding.offset) == ("l2a", (0, 0, 0))

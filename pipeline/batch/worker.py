@@ -1,7 +1,8 @@
-"""A worker process: holds the model loaded, and has three scenes in hand at most.
+"""A worker process: holds the model loaded, and has a few scenes in hand, each at another stage.
 
-While one scene is classified, the next is opened and its first pixels are read, and the files of the one
-before it are written, so that the device never waits for a small scene.
+While one scene is classified, the next is opened and its first pixels are read. As soon as the device has
+all tiles of the one, it is given the other's: it never waits for the last batches of a small scene, nor for
+its files to be written.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -60,6 +62,7 @@ NETWORK = {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",  # bytes a second
 }
 TELL_EVERY = 0.2  # seconds between two messages about tiles
+FINISHING = 2  # scenes at most whose last batches or files are awaited while another one is classified
 
 
 def work(connection: Connection, setup: Setup, number: int, console: Path | None) -> None:
@@ -144,15 +147,16 @@ class _InHand:
 class _SceneLogs(logging.Handler):
     """Writes what is logged to the file of the scene that it is about, and keeps the scene's warnings.
 
-    Which scene that is, the thread tells. What other threads log, readers say, is taken to be about the
-    scene that is being classified.
+    Which scene that is, the thread tells. What other threads log, readers say, is taken to be about
+    `classified`, the scene whose tiles the device is given.
     """
+
+    classified: _InHand | None = None
 
     def __init__(self, debug: bool):
         super().__init__(logging.DEBUG if debug else logging.INFO)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
         self._scenes: dict[int | None, _InHand] = {}
-        self._main = threading.get_ident()
 
     @contextlib.contextmanager
     def about(self, scene: _InHand) -> Iterator[None]:
@@ -164,7 +168,7 @@ class _SceneLogs(logging.Handler):
             del self._scenes[threading.get_ident()]
 
     def emit(self, record: logging.LogRecord) -> None:
-        scene = self._scenes.get(record.thread) or self._scenes.get(self._main)
+        scene = self._scenes.get(record.thread) or self.classified
         if scene is None:
             return
         if record.name.startswith("pipeline") and record.levelno == logging.WARNING:
@@ -225,20 +229,22 @@ class _Worker:
     predictor: "Predictor | None"
     options: "ClassifyOptions"
     logs: _SceneLogs
+    # Plots and some drivers are for one thread at a time.
+    _writing: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self) -> None:
-        """Take scenes until killed: three stages, each a thread, each with one scene at a time."""
-        written: Future[None] | None = None
-        with ThreadPoolExecutor(1, "prepare") as preparing, ThreadPoolExecutor(1, "write") as writing:
+        """Take scenes until killed: one thread opens them in turn, others take one to its end each."""
+        begun: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(1, "prepare") as preparing, ThreadPoolExecutor(1 + FINISHING) as classifying:
             upcoming = preparing.submit(self._prepare)
             while True:
                 scene, prepared = upcoming.result()
                 upcoming = preparing.submit(self._prepare)
-                computed = self._compute(scene, prepared)
-                if written is not None:
-                    written.result()
-                if computed is not None:
-                    written = writing.submit(self._write, scene, computed)
+                while len(begun) > FINISHING or (begun and begun[0].done()):
+                    begun.popleft().result()
+                fed = threading.Event()
+                begun.append(classifying.submit(self._classify, scene, prepared, fed))
+                fed.wait()
 
     def _prepare(self) -> "tuple[_InHand, PreparedScene]":
         """Return the next scene that there is something to classify of."""
@@ -273,7 +279,28 @@ class _Worker:
             self.channel.tell(Stage(task.index, WAITING))
         return prepared
 
-    def _compute(self, scene: _InHand, prepared: "PreparedScene") -> "ComputedMap | None":
+    def _classify(self, scene: _InHand, prepared: "PreparedScene", fed: threading.Event) -> None:
+        """Take a scene to its end; `fed` is set as soon as the device may have the next one's tiles."""
+        from pipeline.classify import write_map
+
+        try:
+            self.logs.classified = scene
+            computed = self._compute(scene, prepared, fed)
+        finally:
+            if self.logs.classified is scene:  # and not the next one already
+                self.logs.classified = None
+            fed.set()
+        if computed is None:
+            return
+        self.channel.tell(Stage(scene.task.index, WAITING))
+        with self._writing:
+            result = self._attempt(scene, WRITING, lambda: write_map(computed))
+        if result is not None:
+            self._finish_with(scene, result)
+
+    def _compute(
+        self, scene: _InHand, prepared: "PreparedScene", fed: threading.Event
+    ) -> "ComputedMap | None":
         from pipeline.classify import compute_map
 
         predictor = self.predictor
@@ -287,18 +314,12 @@ class _Worker:
                 self.channel.tell(Tiles(scene.task.index, tiles))
                 tiles, told = 0, time.monotonic()
 
-        computed = self._attempt(scene, CLASSIFYING, lambda: compute_map(prepared, predictor, progress))
+        computed = self._attempt(
+            scene, CLASSIFYING, lambda: compute_map(prepared, predictor, progress, fed.set)
+        )
         if computed is not None:
             self.channel.tell(Tiles(scene.task.index, tiles))
-            self.channel.tell(Stage(scene.task.index, WAITING))
         return computed
-
-    def _write(self, scene: _InHand, computed: "ComputedMap") -> None:
-        from pipeline.classify import write_map
-
-        result = self._attempt(scene, WRITING, lambda: write_map(computed))
-        if result is not None:
-            self._finish_with(scene, result)
 
     def _attempt(self, scene: _InHand, stage: str, call: Callable[[], T]) -> T | None:
         """Do one stage of a scene's work; None if it failed, which is told then."""
