@@ -109,6 +109,25 @@ def test_warping_stays_within_the_values_of_the_tile():
     assert varied.max() <= tiles.max() + 1e-3
 
 
+def test_the_stated_share_of_tiles_is_softened_and_no_more():
+    tiles = torch.rand(400, 1, 16, 16, generator=generator(5)) * 255
+    varied = augment(tiles, replace(STILL, max_scale=1.3, soften_share=0.25), generator())
+    untouched = [torch.isin(v, t).all().item() for t, v in zip(tiles, varied, strict=True)]
+    assert sum(untouched) / 400 == pytest.approx(0.75, abs=0.07)
+
+
+def test_softened_tiles_lose_detail_and_keep_their_place_and_brightness():
+    """Square rings, the same however they are turned, stay where they are; noise of single pixels fades."""
+    across = (torch.arange(32) - 15.5).abs()
+    ring = torch.maximum(across[:, None], across) // 8
+    tiles = (50 + 150 * ring + torch.rand(64, 1, 32, 32, generator=generator(5)) * 20).clamp(0, 255)
+    soft = augment(tiles, replace(STILL, max_scale=1.3, soften_share=1.0), generator())
+    torch.testing.assert_close(soft.mean(dim=(1, 2, 3)), tiles.mean(dim=(1, 2, 3)), rtol=0.02, atol=0)
+    inside = soft[..., 12:20, 12:20]  # of the inner ring, away from its edge
+    assert ((inside > 50) & (inside < 70)).all()
+    assert inside.std() < 0.8 * tiles[..., 12:20, 12:20].std()
+
+
 def test_radiometry_stays_within_the_stated_bounds():
     options = replace(STILL, gain=0.1, band_gain=0.05, band_offset=0.005)
     tiles = torch.full((500, 3, 4, 4), 100.0)

@@ -20,6 +20,7 @@ class AugmentOptions:
 
     warp_share: float = 0.35  # tiles that are scaled, turned and so interpolated
     max_scale: float = 1.25  # warped tiles are scaled by 1/max_scale to max_scale
+    soften_share: float = 0.0  # tiles brought to pixels up to max_scale as large and back: a coarser scene's
     max_shift: int = 8  # pixels, for the tiles that are not warped
     gain: float = 0.15  # brightness of the whole tile: times 1 - gain to 1 + gain
     band_gain: float = 0.08  # the same for each band by itself
@@ -37,10 +38,17 @@ def augment(
     images = _dihedral(images, generator)
     shifted = _shift(images, options.max_shift, generator)
     # Drawn and counted on the CPU: a GPU need not be waited for.
-    warped = (torch.rand(len(images), generator=generator) < options.warp_share).nonzero()[:, 0]
+    draw = torch.rand(len(images), generator=generator)
+    warped = (draw < options.warp_share).nonzero()[:, 0]
     if len(warped):
         warped = warped.to(images.device)
         shifted[warped] = _warp(images[warped], options.max_scale, generator)
+    softened = (draw > 1 - options.soften_share).nonzero()[
+        :, 0
+    ]  # others than are warped, if there are enough
+    if len(softened):
+        softened = softened.to(images.device)
+        shifted[softened] = _soften(shifted[softened], options.max_scale, generator)
     return _radiometry(shifted, options, scaling, generator)
 
 
@@ -90,6 +98,16 @@ def _warp(images: torch.Tensor, max_scale: float, generator: torch.Generator) ->
     matrices = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _soften(images: torch.Tensor, max_scale: float, generator: torch.Generator) -> torch.Tensor:
+    """Bring images to coarser pixels, the same for all, and back, bilinearly or bicubically."""
+    size = images.shape[-1]
+    share, kernel = torch.rand(2, generator=generator).tolist()
+    coarse = round(size / (1 + share * (max_scale - 1)))
+    mode = "bilinear" if kernel < 0.5 else "bicubic"
+    small = F.interpolate(images, size=coarse, mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(small, size=size, mode=mode, align_corners=False)
 
 
 def _radiometry(

@@ -239,7 +239,8 @@ def _check(recipe: Recipe) -> None:
         raise ValueError("'mean' and 'std' must be given both or neither")
     if recipe.std is not None and min(recipe.std) <= 0:
         raise ValueError("'std' must be greater than 0")
-    _within("augment.warp_share", recipe.augment.warp_share, 0, 1)
+    for name in ("warp_share", "soften_share"):
+        _within(f"augment.{name}", getattr(recipe.augment, name), 0, 1)
     _within("augment.max_scale", recipe.augment.max_scale, 1)
     for name in ("max_shift", "gain", "band_gain", "band_offset"):
         _within(f"augment.{name}", getattr(recipe.augment, name), 0)
