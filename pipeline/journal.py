@@ -93,7 +93,8 @@ def _read_record(file: io.BufferedReader) -> bytes | None:
         return None
     length, checksum = _HEAD.unpack(head)
     record = file.read(length)
-    return record if len(record) == length and zlib.crc32(record) == checksum else None
+    # Zeros, which a power cut may leave, are no record although their checksum is right.
+    return record if 0 < length == len(record) and zlib.crc32(record) == checksum else None
 
 
 def _pack(block: TileBlock, probabilities: np.ndarray) -> bytes:

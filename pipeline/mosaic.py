@@ -10,8 +10,10 @@ Where maps overlap, the class of the surer one is taken, cell by cell. A VRT cop
 map that is surer on the whole lies on top.
 """
 
+import glob
 import json
 import logging
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -120,19 +122,23 @@ def join_maps(
     grid = common_grid(maps)
     _check_size(grid)
     make_folder(output.parent)
-    _check_nothing_in_the_way(files, options)
+    interrupted = _interrupted(output)
+    if not (options.overwrite or interrupted):
+        _check_nothing_in_the_way(files)
     notes = _notes(maps, grid)
-    for note in notes:
-        log.log(
-            logging.WARNING if note.level == "warning" else logging.INFO, "%s: %s", output.name, note.text
-        )
 
     placed = list(zip(maps, grid.places, strict=True))
     if virtual := output.suffix == ".vrt":
         # The surest comes last and lies on top; of equals the one that is first by name.
         order = sorted(range(len(maps)), key=lambda i: (_mean_confidence(maps[i]), -i))
         placed = [placed[i] for i in order]
-    mosaic = _join(placed, grid, on_top=virtual, progress=progress)
+    mosaic, contradicted = _join(placed, grid, on_top=virtual, progress=progress)
+    if contradicted:
+        notes.append(_contradiction(contradicted, files["confidence"]))
+    for note in notes:
+        log.log(
+            logging.WARNING if note.level == "warning" else logging.INFO, "%s: %s", output.name, note.text
+        )
     areas = class_areas(mosaic)
     with staging_folder(output.parent, output.stem) as staging:
         staged = {kind: staging / file.name for kind, file in files.items()}
@@ -150,6 +156,8 @@ def join_maps(
         write_file(staged["record"], (json.dumps(record, indent=2) + "\n").encode())
         stale = _names_beside(output) - {file.name for file in files.values()}
         publish(staging, output.parent, last=files["record"].name, stale=stale)
+    for leftover in interrupted:
+        shutil.rmtree(leftover, ignore_errors=True)
     return MosaicResult(files, len(maps), grid.shape, areas, seconds)
 
 
@@ -189,14 +197,17 @@ def _join(
     grid: MosaicGrid,
     on_top: bool,
     progress: Callable[[int, int], None] | None,
-) -> LandcoverMap:
+) -> tuple[LandcoverMap, int]:
     """Put the maps together, one after the other.
 
     A cell is taken over if it is surer than what is there, or, with `on_top`, if it has a class at all.
-    No data never replaces anything.
+    No data never replaces anything. GDAL, which paints a VRT's classes and confidences apart, shows with
+    `on_top` the confidence of a cell that is too unsure to have a class over another map's class: how many
+    cells that concerns is returned beside the map.
     """
     class_id = np.full(grid.shape, NO_CLASS, np.uint8)
     confidence = np.full(grid.shape, NO_CONFIDENCE, np.uint8)
+    painted = confidence.copy() if on_top else confidence
     for map_file, place in placed:
         new_class_id, new_confidence = read_cells(map_file)
         rows, cols = map_file.shape
@@ -204,12 +215,16 @@ def _join(
         better = _rank(new_class_id, new_confidence) > _rank(class_id[window], confidence[window])
         if on_top:
             better |= new_class_id != NO_CLASS
+            np.copyto(painted[window], new_confidence, where=new_confidence != NO_CONFIDENCE)
         np.copyto(class_id[window], new_class_id, where=better)
         np.copyto(confidence[window], new_confidence, where=better)
         if progress is not None:
             progress(1, len(placed))
     first = placed[0][0]
-    return LandcoverMap(class_id, confidence, None, first.classes, first.crs, grid.transform, grid.footprint)
+    joined = LandcoverMap(
+        class_id, confidence, None, first.classes, first.crs, grid.transform, grid.footprint
+    )
+    return joined, int(np.count_nonzero(painted != confidence))
 
 
 def _rank(class_id: np.ndarray, confidence: np.ndarray) -> np.ndarray:
@@ -329,9 +344,15 @@ def _names_beside(output: Path) -> set[str]:
     return {output.stem + ending for ending in endings} | {f"{output.name}.aux.xml", f"{confidence}.aux.xml"}
 
 
-def _check_nothing_in_the_way(files: dict[str, Path], options: MosaicOptions) -> None:
+def _interrupted(output: Path) -> list[Path]:
+    """Return what mosaics of that name have left that were killed: staged files, the record among them."""
+    staged = output.parent.glob(f".{glob.escape(output.stem)}.????????.part")
+    return [folder for folder in staged if (folder / f"{output.stem}{MOSAIC_ENDING}").is_file()]
+
+
+def _check_nothing_in_the_way(files: dict[str, Path]) -> None:
     """See that a scene's map or another program's file is not replaced unasked."""
-    if options.overwrite or files["record"].exists():
+    if files["record"].exists():
         return
     for file in files.values():
         if file.exists():
@@ -355,6 +376,14 @@ def _notes(maps: Sequence[MapFile], grid: MosaicGrid) -> list[Note]:
             "maps move less."
         )
     ]
+
+
+def _contradiction(cells: int, confidence: Path) -> Note:
+    return warning(
+        f"In {cells} cell{'' if cells == 1 else 's'} {confidence.name} shows how unsure the map on top is, "
+        "which has no class there (--min-confidence), over the class of another: a .tif mosaic shows that "
+        "one's."
+    )
 
 
 def _tags(maps: Sequence[MapFile]) -> dict[str, str]:

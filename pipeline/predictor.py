@@ -63,9 +63,12 @@ class PredictorOptions:
     compile: str = "auto"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
-    """How the tiles of one scene are computed; scenes that follow one another may differ in it."""
+    """How the tiles of one scene are computed; scenes that follow one another may differ in it.
+
+    `at_once` is how many tiles the device is given at a time, fewer than a batch once its memory ran out.
+    """
 
     network: Network
     to_input: "InputTransform"
@@ -73,6 +76,7 @@ class Plan:
     compiled: bool
     threads: int  # how many batches are computed at a time
     batch_size: int
+    at_once: int
 
 
 class Predictor:
@@ -98,6 +102,7 @@ class Predictor:
         self._compile = options.compile
         self._plain = _prepare(network, self.device, self.precision)
         self._fast: Network | None = None  # the same, once it is compiled
+        self._input: tuple[PixelTransform, InputTransform] | None = None  # of the last scene
 
     def describe(self, expected_tiles: int, tta: bool = False) -> dict[str, Any]:
         """Return what the probabilities of a scene are computed with, for the record."""
@@ -172,14 +177,19 @@ class Predictor:
             self._fast = self._compile_network()
         fast = self._fast if self._compiles(expected_tiles, tta) else None
         compiled = fast is not None
+        batch_size = self.batch_size if compiled else self._even_batches(expected_tiles)
+        # Most scenes have the last one's: to send a GPU the same again, it would have to be waited for.
+        if self._input is None or self._input[0] != transform:
+            self._input = transform, InputTransform(transform, self.card, self.device)
         return Plan(
             network=self._plain if fast is None else fast,
-            to_input=InputTransform(transform, self.card, self.device),
+            to_input=self._input[1],
             tta=tta,
             compiled=compiled,
             # Compiled code is made for all cores together and for this very size.
             threads=1 if compiled else self.threads,
-            batch_size=self.batch_size if compiled else self._even_batches(expected_tiles),
+            batch_size=batch_size,
+            at_once=self.batch_size,
         )
 
     def submit(self, plan: Plan, call: Callable[..., T], *arguments: Any) -> Future[T]:
@@ -219,24 +229,24 @@ class Predictor:
     def _probabilities(self, plan: Plan, tiles: Tensor) -> Tensor:
         """Raw tiles on the CPU -> probabilities (N, classes) float32 on the device.
 
-        When memory runs out, the batch size is halved for good.
+        When memory runs out, fewer tiles are computed at once from then on, half as many each time.
         """
         while True:
             try:
                 parts = []
-                for part in tiles.split(self.batch_size):
+                for part in tiles.split(plan.at_once):
                     values = plan.to_input(part.to(self.device, non_blocking=True))
                     views = _flips_and_rotations(values) if plan.tta else [values]
                     parts.append(torch.stack([self._forward(plan, view) for view in views]).mean(dim=0))
                 return torch.cat(parts)
             except torch.OutOfMemoryError as error:
-                if min(self.batch_size, len(tiles)) == 1:
+                if min(plan.at_once, len(tiles)) == 1:
                     raise DeviceError(
                         f"The memory of {self._device_name} doesn't hold the network and one tile: "
                         "free it or use --device cpu."
                     ) from error
-                self.batch_size = min(self.batch_size, len(tiles)) // 2
-                log.warning("Out of memory: going on with batches of %d tiles.", self.batch_size)
+                plan.at_once = min(plan.at_once, len(tiles)) // 2
+                log.warning("Out of memory: going on with batches of %d tiles.", plan.at_once)
             torch.cuda.empty_cache()
 
     def _forward(self, plan: Plan, values: Tensor) -> Tensor:

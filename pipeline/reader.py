@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import cycle, pairwise
 
@@ -82,18 +83,21 @@ def read_blocks(
 def _worker(
     scene: Scene, grid: TileGrid, block_bytes: int
 ) -> Iterator[Callable[[range], Future[Iterator[TileBlock]]]]:
-    """Start a thread in which a handle on the scene is opened, used and, at the end, closed."""
-    handle = ExitStack()
+    """Start a thread in which a handle on the scene is opened, used and, at the end, closed.
+
+    It runs in the context that it is started from, by which what it logs is known to be about the scene.
+    """
+    handle, context = ExitStack(), copy_context()
     with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
-        reader = thread.submit(lambda: handle.enter_context(scene.open()))
+        reader = thread.submit(context.run, lambda: handle.enter_context(scene.open()))
 
         def read(rows: range) -> Iterator[TileBlock]:
             return _prepare(_read_strip(reader.result(), grid, rows), block_bytes)
 
         try:
-            yield lambda rows: thread.submit(read, rows)
+            yield lambda rows: thread.submit(context.run, read, rows)
         finally:
-            thread.submit(handle.close)
+            thread.submit(context.run, handle.close)
 
 
 @dataclass(frozen=True)

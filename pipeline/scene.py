@@ -55,7 +55,14 @@ LEVELS = ("auto", "l1c", "l2a", "tci", "rgb8")
 
 # A few strips of a large scene. GDAL's default, 5 % of the memory, would grow with the machine and
 # keep blocks that are never read again.
-GDAL_OPTIONS = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": 128}
+GDAL_OPTIONS: dict[str, int | str] = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": 128}
+
+# Files beside a remote image (.msk, .aux.xml) are not looked for. For each that is not there GDAL asks the
+# server, one after the other, and rasterio lets no other thread go on meanwhile.
+REMOTE = re.compile(
+    r"(?:/vsi\w+[/{]*?)*?/vsi(?:curl|s3|gs|az|adls|oss|swift)/|(?!(?:file|zip|tar|gzip):)[\w+.-]{2,}://"
+)
+REMOTE_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 # Scenes without a georeference are refused in our own words. (Filters are the process's, not a
 # thread's: set once, not around every open.)
@@ -181,7 +188,7 @@ def _open_reader(
     layers: tuple[BandLayer, ...], masks: tuple[MaskLayer, ...], shape: tuple[int, int, int], dtype: np.dtype
 ) -> Iterator[SceneReader]:
     # Inside an Env GDAL's messages go to the logger `rasterio`, outside to stderr.
-    with rasterio.Env(**GDAL_OPTIONS), ExitStack() as stack:
+    with _gdal(layers[0].path), ExitStack() as stack:
         opened = [stack.enter_context(open_layer(layer)) for layer in layers]
         opened_masks = [stack.enter_context(open_mask(mask)) for mask in masks]
         yield SceneReader(opened, opened_masks, shape, dtype)
@@ -195,7 +202,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
     """
     if options.level not in LEVELS:
         raise UsageError(f"--level is one of {', '.join(LEVELS)}, not '{options.level}'.")
-    with rasterio.Env(**GDAL_OPTIONS), _headers_told(path):
+    with _gdal(str(path)), _headers_told(path):
         imagery = find_imagery(str(path), card, options.bands, options.safe_resolution)
         grid, scene_shape = _grid_of(imagery, card, options)
         _check_size(imagery.name, grid)
@@ -230,6 +237,11 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         layers=layers,
         masks=masks,
     )
+
+
+def _gdal(path: str) -> rasterio.Env:
+    """Return GDAL's settings for a scene."""
+    return rasterio.Env(**GDAL_OPTIONS, **(REMOTE_OPTIONS if REMOTE.match(path) else {}))
 
 
 @contextmanager

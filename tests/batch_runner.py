@@ -113,6 +113,37 @@ def die_at_start() -> None:
     pipeline.batch.worker._load = lambda *_: os._exit(3)
 
 
+def lose_first_device() -> None:
+    """Let the first worker's device be out of order."""
+    import pipeline.batch.worker
+
+    load = pipeline.batch.worker._load
+
+    def load_or_fail(channel: object, setup: object, number: int) -> object:
+        if number == 0:
+            raise RuntimeError("no kernel image is available")
+        return load(channel, setup, number)  # type: ignore[arg-type]
+
+    pipeline.batch.worker._load = load_or_fail  # type: ignore[assignment]
+
+
+def lose_memory() -> None:
+    """Let another program have the device's memory when the first scene is classified, and then no more."""
+    import pipeline.classify
+    from pipeline.errors import DeviceError
+
+    compute = pipeline.classify.compute_map
+
+    def compute_or_fail(prepared: object, *arguments: object) -> object:
+        mark = Path(prepared.scene.path).with_name("taken")  # type: ignore[attr-defined]
+        if not mark.exists():
+            mark.touch()
+            raise DeviceError("The memory of cpu doesn't hold the network and one tile.")
+        return compute(prepared, *arguments)  # type: ignore[arg-type]
+
+    pipeline.classify.compute_map = compute_or_fail  # type: ignore[assignment]
+
+
 def keep_journals() -> None:
     """Keep each strip that is classified at once, so that scenes of a second are resumed too."""
     import pipeline.batch.messages
@@ -125,7 +156,7 @@ def keep_journals() -> None:
     pipeline.batch.messages.Setup = with_journal  # type: ignore[assignment,misc]
 
 
-TRICKS = {"poison": poison, "die_at_start": die_at_start, "keep_journals": keep_journals}
+TRICKS = {f.__name__: f for f in (poison, die_at_start, lose_first_device, lose_memory, keep_journals)}
 
 
 def become_batch(question: dict) -> None:

@@ -275,6 +275,33 @@ def test_workers_that_cannot_start_end_the_batch(runner, scenes, tmp_path):
     assert "status 3" in printed
 
 
+def test_a_device_that_is_out_of_order_is_done_without(runner, scenes, tmp_path):
+    output = tmp_path / "maps"
+    status, printed = runner.run(scenes, "-o", output, "--workers", "2", lose_first_device=True)
+    assert status == 0
+    assert "no kernel image is available" in printed
+    assert_only_failed(output)
+
+
+def test_want_of_memory_on_the_device_is_over_for_a_fresh_worker(runner, scenes, tmp_path):
+    assert runner.run(scenes, "-o", tmp_path / "maps", lose_memory=True)[0] == 0
+    assert_only_failed(tmp_path / "maps")
+    assert "doesn't hold the network" in "".join(
+        log.read_text() for log in (tmp_path / "maps" / "logs").iterdir()
+    )
+
+
+def test_the_log_of_a_crash_is_not_that_of_an_earlier_run(runner, scenes, tmp_path):
+    shutil.copy(scenes / "good_0.tif", scenes / "crash.tif")
+    assert runner.run(scenes, "-o", tmp_path / "maps")[0] == 0
+    log_file = tmp_path / "maps" / "logs" / "crash.log"
+    assert "4 tiles" in log_file.read_text()
+    os.utime(log_file, (0, 0))
+    assert runner.run(scenes, "-o", tmp_path / "maps", "--overwrite", poison=True)[0] == 1
+    assert "4 tiles" not in log_file.read_text()
+    assert log_file.read_text().count("SIGSEGV") == 2  # among others, and alone
+
+
 # Damaged files
 
 
@@ -537,6 +564,22 @@ def test_the_command_itself_killed_leaves_no_process_behind(scenes, tmp_path):
     assert not half_written(tmp_path / "maps")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [1, 3])
+def test_ctrl_c_while_the_workers_are_being_started(scenes, tmp_path, seconds):
+    command = [sys.executable, "-m", "cli", "batch", str(scenes), "-o", str(tmp_path / "maps")]
+    with subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as batch:
+        wait_for(lambda: (tmp_path / "maps" / ".batch.lock").exists(), 60)
+        time.sleep(seconds)
+        os.killpg(batch.pid, signal.SIGINT)
+        printed, _ = batch.communicate(timeout=120)
+    assert "Traceback" not in printed
+    assert "same command" in printed
+    assert batch.returncode == 130
+
+
 # The network
 
 
@@ -639,6 +682,9 @@ def test_servers_that_are_slow_or_fail_or_fall_silent(runner, server, tmp_path):
     assert len(set(maps)) == 1
     for kind in kinds:
         assert server.requests.count(f"/{kind}/served.tif") < 200
+    # What went wrong with a scene stands in its own log.
+    logs = {log.parent.name: log.read_text() for log in (output / "logs").rglob("served.log")}
+    assert {kind for kind, text in logs.items() if "503" in text} == {"flaky", "down"}
 
 
 def test_a_server_that_never_answers_is_given_up(runner, server, tmp_path):

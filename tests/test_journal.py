@@ -98,3 +98,11 @@ def test_no_journal_is_an_empty_one(tmp_path):
 def test_a_foreign_file_is_no_journal(tmp_path, content):
     (tmp_path / "j").write_bytes(content)
     assert list(Journal(tmp_path / "j", IDENTITY).blocks()) == []
+
+
+def test_zeros_that_a_power_cut_left_are_no_record(tmp_path):
+    blocks = list(blocks_of(1, 3))
+    write(tmp_path / "j", blocks)
+    with (tmp_path / "j").open("ab") as file:
+        file.write(bytes(4096))
+    assert_same(list(Journal(tmp_path / "j", IDENTITY).blocks()), blocks)

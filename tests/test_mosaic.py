@@ -345,6 +345,23 @@ def test_a_vrt_shows_the_surest_map_on_top_and_everything_beside_it_agrees(two_m
     assert names == ["no data", "Forest", "Pasture", "River"]
 
 
+def test_a_vrt_says_where_its_confidence_is_not_that_of_the_class_shown(tmp_path, caplog):
+    """GDAL paints a VRT's classes and confidences apart: of a cell too unsure for a class only the latter."""
+    hidden = make_map([[3, 3, 3]], [[99, 30, 99]])
+    hidden = replace(hidden, class_id=np.array([[3, 0, 3]], np.uint8))
+    put(tmp_path / "maps", "on top", hidden)
+    put(tmp_path / "maps", "below", make_map([[1, 1, 1]], 70))
+
+    result = join(tmp_path / "maps", tmp_path / "map.vrt")
+
+    assert read(result.files["landcover"]).tolist() == [[3, 1, 3]]
+    assert read(result.files["confidence"]).tolist() == [[99, 30, 99]]
+    assert "In 1 cell map_confidence.vrt shows how unsure" in caplog.text
+    caplog.clear()
+    assert read(join(tmp_path / "maps", tmp_path / "map.tif").files["confidence"]).tolist() == [[99, 70, 99]]
+    assert "how unsure" not in caplog.text
+
+
 def test_a_vrt_moves_with_its_maps(two_maps, tmp_path):
     join(two_maps, two_maps.parent / "map.vrt")
 
@@ -475,6 +492,28 @@ def test_files_that_are_no_mosaics_are_not_replaced_unasked(tmp_path):
     (tmp_path / "map_mosaic.json").unlink()
     assert "map.tif is there already" in refused(OutputError, tmp_path / "maps", tmp_path / "map.tif")
     assert join(tmp_path / "maps", tmp_path / "map.tif", overwrite=True).maps == 1
+
+
+def test_a_mosaic_killed_at_its_last_step_is_made_again(tmp_path, monkeypatch):
+    put(tmp_path / "maps", "scene", make_map([[1]]))
+
+    def killed(staging, folder, last, stale):
+        shutil.copytree(staging, folder / ".map.0123abcd.part")
+        staged = folder / ".map.0123abcd.part"
+        (staged / "map.tif").replace(folder / "map.tif")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.mosaic.publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            join(tmp_path / "maps", tmp_path / "map.tif")
+
+    result = join(tmp_path / "maps", tmp_path / "map.tif")
+
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "maps",
+        *(file.name for file in result.files.values()),
+    }
 
 
 def test_nonsense_is_refused(tmp_path, monkeypatch):

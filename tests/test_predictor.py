@@ -203,8 +203,12 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(caplog):
     pairs = list(predictor.predict(blocks_of(10, 30), TRANSFORM, 40))
     for block, probabilities in pairs:
         np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
-    assert max(Watched.batches) == predictor.batch_size == 3  # 40 tiles make batches of 14, 7, 3
+    assert max(Watched.batches) == 3  # 40 tiles make batches of 14, 7, 3
     assert "batches of 3 tiles" in caplog.text
+    Watched.batches.clear()
+    predictor._plain.limit = 10**9  # another program has ended
+    list(predictor.predict(blocks_of(32), TRANSFORM, 32))
+    assert Watched.batches == [16, 16]
 
 
 def test_no_memory_for_one_tile_is_said_clearly():

@@ -9,10 +9,11 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -83,7 +84,8 @@ class Pool:
         self._later: deque[Task] = deque()  # remote scenes that failed
         self._suspects: deque[Task] = deque()  # were in the hands of a worker that died
         self._workers: list[_Worker] = []
-        self._failed_starts = 0
+        self._failed_starts: Counter[int] = Counter()  # in a row, by the worker's number
+        self._begun = time.time()
         self._clock = _Clock()
         self._context: Any = _context()
 
@@ -120,10 +122,11 @@ class Pool:
             self._later.clear()
 
     def _staff(self) -> None:
-        """Start workers while there are scenes for more of them."""
-        useful = min(self._wanted, len(self._queue) + self._in_hand() + bool(self._suspects))
+        """Start workers while there are scenes for more of them; not those whose device is out of order."""
+        able = [number for number in range(self._wanted) if self._failed_starts[number] < STARTS]
+        useful = len(self._queue) + self._in_hand() + bool(self._suspects)
         taken = {worker.number for worker in self._workers}
-        for number in range(useful):
+        for number in able[:useful]:
             if number not in taken:
                 self._workers.append(self._start(number))
 
@@ -176,7 +179,8 @@ class Pool:
         worker.heard = self._clock.now
         match message:
             case Ready():
-                worker.ready, self._failed_starts = True, 0
+                worker.ready = True
+                del self._failed_starts[worker.number]
                 self._wanted = self._setup.workers or message.devices
                 yield message
             case Unable():
@@ -234,7 +238,7 @@ class Pool:
                     f"{_name(scene.task)} was being {scene.stage} and made no progress for "
                     f"{self._timeout:g} s: if it is only slow, raise --timeout."
                 )
-                _note(scene.task, reason, worker.console)
+                self._note(scene.task, reason, worker.console)
                 yield self._fail(scene.task, reason)
             else:
                 (self._suspects if scene.task.alone else self._queue).appendleft(scene.task)
@@ -246,22 +250,41 @@ class Pool:
             self._workers.remove(worker)
         cause = cause or _cause_of_death(worker.process.exitcode)
         if not worker.ready:
-            self._failed_starts += 1
-            if self._failed_starts == STARTS:
-                raise LandcoverError(
-                    f"Workers cannot be started: {STARTS} in a row ended before the model was loaded, the "
-                    f"last one {cause}."
-                )
+            self._failed_starts[worker.number] += 1
+            if self._failed_starts[worker.number] == STARTS:
+                self._give_up(worker, cause)
         for scene in worker.scenes.values():
             reason = f"The worker process {cause} while {_name(scene.task)} was being {scene.stage}"
-            _note(scene.task, f"{reason}.", worker.console)
+            self._note(scene.task, f"{reason}.", worker.console)
             if scene.task.alone:
                 yield self._fail(scene.task, f"{reason}, the second time and with no other scene beside it.")
             else:
                 self._suspects.append(replace(scene.task, tries=scene.task.tries + 1, alone=True))
 
+    def _give_up(self, worker: _Worker, cause: str) -> None:
+        """Do without a worker that cannot be started; raises LandcoverError if it was the last one."""
+        printed = _printed(worker.console).strip().splitlines()
+        text = (
+            f"{STARTS} in a row ended before the model was loaded, the last one {cause}"
+            f"{f' ({printed[-1].strip()})' if printed else ''}."
+        )
+        if all(self._failed_starts[number] >= STARTS for number in range(self._wanted)):
+            raise LandcoverError(f"Workers cannot be started: {text}")
+        log.warning("Worker %d is done without: %s", worker.number, text)
+
     def _fail(self, task: Task, reason: str) -> Outcome:
         return Outcome(task.index, FAILED, reason)
+
+    def _note(self, task: Task, text: str, console: Path | None) -> None:
+        """Put into a scene's log what became of its worker, and what that printed last."""
+        if task.log is None:
+            return
+        with suppress(OSError):
+            begun = (
+                task.log.is_file() and task.log.stat().st_mtime >= self._begun
+            )  # else it is an earlier run's
+            with task.log.open("a" if begun else "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} ERROR   {text}\n{_printed(console)}")
 
     def _kill(self, worker: _Worker) -> None:
         """End a process now; files appear whole or not at all, so there is nothing to wait for."""
@@ -290,6 +313,8 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.classify"])
+    # It would start with the first worker, and when it starts it lets signals through that are held back.
+    resource_tracker.ensure_running()
     return context
 
 
@@ -332,11 +357,9 @@ def _name(task: Task) -> str:
     return Path(task.path).name
 
 
-def _note(task: Task, text: str, console: Path | None) -> None:
-    """Put into a scene's log what became of its worker, and what that printed last."""
-    if task.log is None:
-        return
-    with suppress(OSError):
-        printed = console.read_bytes()[-TAIL:].decode(errors="replace") if console else ""
-        with task.log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} ERROR   {text}\n{printed}")
+def _printed(console: Path | None) -> str:
+    """Return the end of what a worker has printed."""
+    try:
+        return console.read_bytes()[-TAIL:].decode(errors="replace") if console else ""
+    except OSError:
+        return ""

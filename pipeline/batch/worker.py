@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
@@ -42,7 +43,7 @@ from pipeline.batch.messages import (
     Tiles,
     Unable,
 )
-from pipeline.errors import LandcoverError
+from pipeline.errors import DeviceError, LandcoverError
 
 if TYPE_CHECKING:
     from pipeline.classify import ClassifyOptions, ComputedMap, PreparedScene, Result
@@ -80,10 +81,6 @@ def work(connection: Connection, setup: Setup, number: int, console: Path | None
     except LandcoverError as error:
         channel.tell(Unable(error))
         return
-    except Exception as error:
-        log.exception("The worker cannot start.")
-        channel.tell(Unable(LandcoverError(f"Workers cannot start: {type(error).__name__}: {error}")))
-        return
     worker.run()
 
 
@@ -92,6 +89,8 @@ def _settle(console: Path | None) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # they were held back while this process was started
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     logging.raiseExceptions = False  # on a full disk, no log is no reason to fail
     with contextlib.suppress(OSError), open(console or os.devnull, "wb", buffering=0) as file:  # noqa: PTH123
         os.dup2(file.fileno(), 1)
@@ -144,31 +143,30 @@ class _InHand:
     logged: bool = False
 
 
+_SCENE: ContextVar[_InHand | None] = ContextVar("scene", default=None)  # that what is logged is about
+
+
 class _SceneLogs(logging.Handler):
     """Writes what is logged to the file of the scene that it is about, and keeps the scene's warnings.
 
-    Which scene that is, the thread tells. What other threads log, readers say, is taken to be about
-    `classified`, the scene whose tiles the device is given.
+    Which scene that is, the context tells, which threads that read for a scene are started with.
     """
-
-    classified: _InHand | None = None
 
     def __init__(self, debug: bool):
         super().__init__(logging.DEBUG if debug else logging.INFO)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-        self._scenes: dict[int | None, _InHand] = {}
 
     @contextlib.contextmanager
     def about(self, scene: _InHand) -> Iterator[None]:
-        """What this thread logs meanwhile is about `scene`."""
-        self._scenes[threading.get_ident()] = scene
+        """What this thread logs meanwhile, and those that it starts, is about `scene`."""
+        token = _SCENE.set(scene)
         try:
             yield
         finally:
-            del self._scenes[threading.get_ident()]
+            _SCENE.reset(token)
 
     def emit(self, record: logging.LogRecord) -> None:
-        scene = self._scenes.get(record.thread) or self.classified
+        scene = _SCENE.get()
         if scene is None:
             return
         if record.name.startswith("pipeline") and record.levelno == logging.WARNING:
@@ -284,11 +282,8 @@ class _Worker:
         from pipeline.classify import write_map
 
         try:
-            self.logs.classified = scene
             computed = self._compute(scene, prepared, fed)
         finally:
-            if self.logs.classified is scene:  # and not the next one already
-                self.logs.classified = None
             fed.set()
         if computed is None:
             return
@@ -328,7 +323,8 @@ class _Worker:
             try:
                 return call()
             except LandcoverError as error:
-                reason, unexpected = str(error), False
+                # What another program has taken of a device's memory may be free for a fresh worker.
+                reason, unexpected = str(error), isinstance(error, DeviceError)
                 log.error("%s", reason)
             except Exception as error:
                 kind = type(error).__name__
