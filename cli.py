@@ -69,6 +69,12 @@ class Offset(click.ParamType):
             self.fail(f"'{value}' is neither 'auto' nor a whole number such as -1000", param, ctx)
 
 
+GOING_ON = {
+    "train": "The same command with --resume goes on after the last epoch that was finished.",
+    "classify": "The same command goes on, inside the scene if it had run for half a minute.",
+}
+
+
 def reports_errors(command: Command) -> Command:
     """Give a command `--debug`, and end it with one clear sentence on stderr when something is wrong."""
 
@@ -78,8 +84,11 @@ def reports_errors(command: Command) -> Command:
         _start_logging(debug)
         try:
             return command(*args, **kwargs)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click knows what to do
+        except KeyboardInterrupt:
+            click.echo(f"Interrupted. {GOING_ON.get(command.__name__, '')}".rstrip(), err=True)
+            sys.exit(130)  # as shells have it: 128 and the signal's number
         except Exception as error:
             _say_error(error)
             sys.exit(2 if isinstance(error, WRONG_USE) else 1)
@@ -480,6 +489,7 @@ def info(scene: str, model: str, scene_options: dict[str, Any], stride: int | No
 )
 @click.option("--skip-unreadable", is_flag=True, help="Leave out tiles that cannot be read, with a warning.")
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in DIR.")
+@click.option("--overwrite", is_flag=True, help="Begin anew although DIR holds a run already.")
 @click.option("--tensorboard", is_flag=True, help="Also write what TensorBoard shows into DIR/tensorboard.")
 @reports_errors
 def train(
@@ -490,6 +500,7 @@ def train(
     split: str,
     skip_unreadable: bool,
     resume: bool,
+    overwrite: bool,
     tensorboard: bool,
 ) -> None:
     """Train a model on a folder of class folders (EuroSAT or your own) by a recipe of configs/.
@@ -506,9 +517,16 @@ def train(
         raise UsageError(
             f"--data {data} is not a folder: name one, or fetch EuroSAT into it with --download."
         )
+    from pipeline.model.bundle import CARD
+    from pipeline.training.checkpoint import CHECKPOINT
     from pipeline.training.distributed import is_first_process
     from pipeline.training.train import train as run_training
 
+    if not (resume or overwrite) and any((output / name).exists() for name in (CARD, CHECKPOINT)):
+        raise UsageError(
+            f"{output} holds a training run already: go on with it with --resume, begin anew with "
+            "--overwrite, or choose another folder with -o."
+        )
     logging.getLogger("pipeline.training").setLevel(logging.INFO)
     if download:
         from pipeline.training.download import download as fetch
@@ -627,10 +645,10 @@ def _say_report(report: dict[str, Any]) -> None:
             f"{name:<24}{scores['precision']:>10.3f}{scores['recall']:>8.3f}{scores['f1']:>8.3f}{scores['tiles']:>8}"
         )
     if conditions := report.get("robustness"):
-        click.echo(f"\n{'condition':<40}{'accuracy':>9}{'points lost':>13}{'same class':>12}{'tiles':>8}")
+        click.echo(f"\n{'condition':<42}{'accuracy':>9}{'points lost':>13}{'same class':>12}{'tiles':>8}")
         for row in conditions:
             click.echo(
-                f"{row['condition']:<40}{row['accuracy']:>9.2%}{row['points_lost']:>13.2f}"
+                f"{row['condition']:<42}{row['accuracy']:>9.2%}{row['points_lost']:>13.2f}"
                 f"{row['same_class']:>12.1%}{row['tiles']:>8}"
             )
     if outliers := report.get("outliers"):
@@ -767,7 +785,8 @@ def _say_failure(scene: "SceneInput", outcome: "Outcome") -> None:
 
     path = shown(scene.path)
     where = "" if Path(path).name in outcome.reason else f"{path}: "
-    tqdm.write(f"{click.style('error:', fg='red')} {where}{outcome.reason}", file=sys.stderr)
+    with tqdm.external_write_mode(file=sys.stderr):
+        click.echo(f"{click.style('error:', fg='red')} {where}{outcome.reason}", err=True)
 
 
 def _say_batch(report: "Report") -> None:

@@ -113,7 +113,10 @@ class ClassifyOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """One scene done: the map, where its files are, and how it went."""
+    """One scene done: the map, where its files are, and how it went.
+
+    `skipped` if an earlier run did it; `warnings` are what that one warned of.
+    """
 
     scene: str
     files: dict[str, Path]
@@ -121,6 +124,7 @@ class Result:
     tiles: int
     seconds: float
     skipped: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -240,7 +244,10 @@ def _finished(name: str, output: Path, wanted: Record, options: ClassifyOptions)
             "choose another folder with -o or pass --overwrite."
         )
     files = {kind: output / file for kind, file in record["files"].items()}
-    return Result(name, files, areas_of(record), record["tiles"], record["seconds"], skipped=True)
+    warnings = tuple(f"{name}: {note['text']}" for note in record["notes"] if note["level"] == "warning")
+    return Result(
+        name, files, areas_of(record), record["tiles"], record["seconds"], skipped=True, warnings=warnings
+    )
 
 
 def _begin(blocks: Generator[TileBlock]) -> Generator[TileBlock]:

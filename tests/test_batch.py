@@ -173,6 +173,27 @@ def test_what_is_done_is_left_as_it_is_and_what_changed_is_not(runner, scenes, t
     assert report_of(output)["counts"]["done"] == 3
 
 
+def test_what_an_earlier_run_warned_of_is_still_told(runner, scenes, tmp_path):
+    with rasterio.open(scenes / "good_1.tif", "r+") as raster:
+        raster.update_tags(PROCESSING_LEVEL="")
+    warned = []
+    for _ in range(2):
+        status, printed = runner.run(scenes, "-o", tmp_path / "maps")
+        assert status == 0
+        assert "1 of them with warnings" in printed
+        warned.append({name: scene["warnings"] for name, scene in outcomes(tmp_path / "maps").items()})
+    assert warned[0] == warned[1]
+    assert "Nothing names the product level" in warned[1]["good_1.tif"][0]
+
+
+def test_errors_in_a_file_have_no_colours(runner, scenes, tmp_path):
+    (scenes / "bad.tif").write_bytes(b"no image")
+    status, printed = runner.run(scenes, "-o", tmp_path / "maps")
+    assert status == 1
+    assert "error: " in printed
+    assert "\x1b" not in printed
+
+
 def test_a_dry_run_writes_nothing_and_names_what_will_fail(runner, scenes, tmp_path):
     (scenes / "bad.tif").write_bytes(b"no image")
     status, plan = runner.run(scenes, "-o", tmp_path / "maps", "--dry-run")

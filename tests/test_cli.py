@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
+from made_tiles import make_tiles
 from rasterio.transform import from_origin
 from rasterio.warp import transform as transform_points
 
@@ -345,3 +346,63 @@ def test_offset_is_a_number_or_auto(scene, tmp_path):
 def test_scene_without_the_bands_of_the_model(write_raster, tmp_path):
     two = write_raster(np.ones((2, 64, 64), np.uint16), transform=from_origin(0, 0, 10, 10))
     assert "needs 3: B04, B03, B02" in fails(1, "classify", two, "-o", tmp_path / "maps", *LIGHT)
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+TINY = """
+name: tiny
+architecture: resnet18
+stages: [{epochs: 1, size: 32}]
+batch_size: 8
+ema_decay: 0.5
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def test_a_run_that_is_there_is_replaced_only_if_that_is_asked_for(recipe, tmp_path):
+    """Also: a recipe shorter than the usual warm-up needs no warm-up of its own."""
+    train = ["train", "--data", make_tiles(tmp_path / "tiles"), "--config", recipe, "-o", tmp_path / "run"]
+    assert landcover(*train).exit_code == 0
+    before = (tmp_path / "run" / "card.json").read_bytes()
+    message = fails(2, *train)
+    assert "--resume" in message
+    assert "--overwrite" in message
+    assert (tmp_path / "run" / "card.json").read_bytes() == before
+    assert landcover(*train, "--resume").exit_code == 0
+    recipe.write_text(TINY + "seed: 5\n")
+    assert landcover(*train, "--overwrite").exit_code == 0
+    assert (tmp_path / "run" / "card.json").read_bytes() != before
+
+
+def test_ctrl_c_says_how_to_go_on(recipe, tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.training.train.train", interrupted)
+    data = make_tiles(tmp_path / "tiles")
+    result = landcover("train", "--data", data, "--config", recipe, "-o", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "--resume" in result.stderr
+
+
+def test_an_unreadable_tile_names_the_option_that_leaves_it_out(recipe, tmp_path):
+    data = make_tiles(tmp_path / "tiles")
+    (data / "Forest" / "Forest_3.png").write_bytes(b"broken")
+    train = ["train", "--data", data, "--config", recipe, "-o", tmp_path / "run"]
+    message = fails(1, *train)
+    assert "Forest_3.png" in message
+    assert "--skip-unreadable" in message
+
+
+def test_a_picture_is_no_list_of_names(tmp_path):
+    data = make_tiles(tmp_path / "tiles")
+    picture = data / "Forest" / "Forest_3.png"
+    message = fails(1, "evaluate", "--data", data, "--names", picture, *LIGHT)
+    assert "Forest_3.png cannot be read as a list of tiles" in message

@@ -338,6 +338,7 @@ class _Worker:
 
     def _finish_with(self, scene: _InHand, result: "Result") -> None:
         status = SKIPPED if result.skipped else DONE
+        scene.warnings += result.warnings
         if not result.skipped:
             with self.logs.about(scene):
                 log.info("%s: %d tiles in %.1f s.", result.scene, result.tiles, result.seconds)

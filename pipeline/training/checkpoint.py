@@ -56,12 +56,14 @@ def read_checkpoint(path: Path, recipe: Recipe) -> dict[str, Any]:
         states = torch.load(path, weights_only=True, map_location="cpu")
         then, now = states["recipe"], recipe.to_dict()
     except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError) as error:
-        raise TrainingError(f"The checkpoint {path} is damaged: train without --resume.") from error
+        raise TrainingError(
+            f"The checkpoint {path} is damaged: begin anew with --overwrite in place of --resume."
+        ) from error
     if then != now:
         changed = min(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
         raise TrainingError(
             f"The checkpoint {path} is of another recipe ('{changed}' differs): "
-            "give another output folder or train without --resume."
+            "give another output folder, or begin anew with --overwrite in place of --resume."
         )
     return states
 

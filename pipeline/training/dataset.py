@@ -39,6 +39,7 @@ DIGITAL_NUMBERS = 10_000  # of Sentinel-2, for reflectance 1
 DIGITAL_NUMBER_LIMIT = 32_767  # of int16; reflectance 3.3, which only glint and broken pixels exceed
 GDAL_METADATA = 42112  # the TIFF tag in which GDAL describes bands, among other things
 WRAPPERS = 7  # folders around the class folders: EuroSAT's first archive had six of them
+SKIPPING = "Replace it, or leave out all such tiles with --skip-unreadable."
 NAMED = 10  # unreadable tiles that a warning names, before they are only counted
 
 
@@ -148,7 +149,7 @@ def load_tiles(
         except UnreadableTileError as error:
             if skip_unreadable:
                 return error
-            raise
+            raise TrainingError(f"{error} {SKIPPING}") from error
         first.check_like(folder / chosen[i], pixels)
         images[i] = pixels
         return None
@@ -249,9 +250,9 @@ def _first_readable(
                 _picture_layout(path, wanted) if _is_picture(path, wanted) else _raster_layout(path, wanted)
             )
             pixels = layout.read(path)
-        except UnreadableTileError:
+        except UnreadableTileError as error:
             if not skip_unreadable:
-                raise
+                raise TrainingError(f"{error} {SKIPPING}") from error
         else:
             if pixels.shape[1] != pixels.shape[2]:
                 raise TrainingError(f"{path} is {_size(pixels)} pixels; tiles must be square.")

@@ -145,7 +145,10 @@ def _parse(document: Any) -> Recipe:
     for name, kind in (("scaling", Scaling), ("augment", AugmentOptions)):
         if name in values:
             values[name] = _build(kind, values[name], name)
-    return _build(Recipe, values)
+    recipe = _build(Recipe, values)
+    if "warmup_epochs" not in values:  # the usual ones may be too many for a short run
+        recipe = replace(recipe, warmup_epochs=max(0, min(recipe.warmup_epochs, recipe.epochs - 1)))
+    return recipe
 
 
 def _build(cls: type, values: Any, where: str = "") -> Any:

@@ -62,8 +62,13 @@ def split_tiles(folder: Path, *, validation_share: float, seed: int, method: str
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Read a split file; raises TrainingError if it is empty, repeats itself or has odd names."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    """Read a split file; raises TrainingError if it is none, is empty, repeats itself or has odd names."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(
+            f"{path} cannot be read as a list of tiles, a Class/file name a line ({error})."
+        ) from error
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise TrainingError(f"The split file {path} names no tile.")

@@ -349,7 +349,7 @@ def _prepare_output(output: Path, training: TileSet, validation: TileSet, *, goe
     elif any(not path.is_file() or path.read_bytes() != lines for path, lines in files.items()):
         raise TrainingError(
             f"The run in {output} was begun with other tiles: "
-            "give another output folder or train without --resume."
+            "give another output folder, or begin anew with --overwrite in place of --resume."
         )
 
 
