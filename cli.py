@@ -69,6 +69,7 @@ class Offset(click.ParamType):
             self.fail(f"'{value}' is neither 'auto' nor a whole number such as -1000", param, ctx)
 
 
+# What Ctrl-C leaves to be said, by command; `batch` says it by itself.
 GOING_ON = {
     "train": "The same command with --resume goes on after the last epoch that was finished.",
     "classify": "The same command goes on, inside the scene if it had run for half a minute.",

@@ -361,17 +361,20 @@ def test_the_next_scene_may_follow_while_the_last_batches_are_computed():
 
 
 def test_fed_is_called_when_all_tiles_are_taken_and_before_the_last_result():
-    taken, fed_after = [], []
+    taken, results, at_fed = [], [], []
 
     def blocks():
         for block in blocks_of(4, 4, 4):
-            taken.append(block.tile_row)
+            taken.append(block)
             yield block
 
     predictor = float32_predictor(batch_size=4)
-    pairs = predictor.predict(blocks(), TRANSFORM, 12, fed=lambda: fed_after.append(len(taken)))
-    assert len(list(pairs)) == 3
-    assert fed_after == [3]
+    fed = lambda: at_fed.append((len(taken), len(results)))  # noqa: E731
+    for pair in predictor.predict(blocks(), TRANSFORM, 12, fed=fed):
+        results.append(pair)
+    ((blocks_taken, results_given),) = at_fed
+    assert blocks_taken == 3
+    assert results_given < len(results) == 3
 
 
 def test_threads_of_others_keep_their_cores():

@@ -19,7 +19,7 @@ from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as project
 
 from pipeline.errors import LandcoverError, SceneError, UsageError
-from pipeline.scene import Scene, SceneOptions, open_scene
+from pipeline.scene import REMOTE, Scene, SceneOptions, open_scene
 
 MULTI = replace(RGB, name="ms", bands=("B02", "B05", "B09"))
 NAMES = ("B04", "B03", "B02")
@@ -399,6 +399,27 @@ def test_the_values_of_scenes_of_any_size_tell_level_and_offset(write_raster, si
     scene = open_named(write_raster, pixels)
     assert scene.encoding.level == "l2a"  # 100 without the offset: no air in front of it
     assert scene.encoding.offset == (-1000,) * 3
+
+
+@pytest.mark.parametrize(
+    ("path", "remote"),
+    [
+        ("https://host/a.tif", True),
+        ("s3://bucket/a.tif", True),
+        ("/vsicurl/https://host/a.tif", True),
+        ("/vsizip//vsicurl/https://host/a.zip/b.tif", True),
+        ("/vsizip/vsis3/bucket/a.zip/b.tif", True),
+        ("zip+https://host/a.zip!b.tif", True),
+        ("/data/a.tif", False),
+        ("a.tif", False),
+        ("C:/a.tif", False),
+        ("file:///data/a.tif", False),
+        ("zip:///data/a.zip!b.tif", False),
+        ("/vsizip/{/data/a.zip}/b.tif", False),
+    ],
+)
+def test_only_remote_images_are_opened_without_the_files_beside_them(path, remote):
+    assert bool(REMOTE.match(path)) == remote
 
 
 def test_the_user_beats_metadata(l1c_product):

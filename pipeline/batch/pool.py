@@ -280,9 +280,8 @@ class Pool:
         if task.log is None:
             return
         with suppress(OSError):
-            begun = (
-                task.log.is_file() and task.log.stat().st_mtime >= self._begun
-            )  # else it is an earlier run's
+            # A log that no worker has touched since this batch began is an earlier run's.
+            begun = task.log.is_file() and task.log.stat().st_mtime >= self._begun
             with task.log.open("a" if begun else "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} ERROR   {text}\n{_printed(console)}")
 

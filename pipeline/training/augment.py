@@ -43,9 +43,8 @@ def augment(
     if len(warped):
         warped = warped.to(images.device)
         shifted[warped] = _warp(images[warped], options.max_scale, generator)
-    softened = (draw > 1 - options.soften_share).nonzero()[
-        :, 0
-    ]  # others than are warped, if there are enough
+    # The other end of the draw: tiles that are not warped, as long as there are such.
+    softened = (draw > 1 - options.soften_share).nonzero()[:, 0]
     if len(softened):
         softened = softened.to(images.device)
         shifted[softened] = _soften(shifted[softened], options.max_scale, generator)
