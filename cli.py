@@ -492,6 +492,7 @@ def info(scene: str, model: str, scene_options: dict[str, Any], stride: int | No
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in DIR.")
 @click.option("--overwrite", is_flag=True, help="Begin anew although DIR holds a run already.")
 @click.option("--tensorboard", is_flag=True, help="Also write what TensorBoard shows into DIR/tensorboard.")
+@device_option
 @reports_errors
 def train(
     data: Path,
@@ -503,6 +504,7 @@ def train(
     resume: bool,
     overwrite: bool,
     tensorboard: bool,
+    device: str,
 ) -> None:
     """Train a model on a folder of class folders (EuroSAT or your own) by a recipe of configs/.
 
@@ -542,6 +544,7 @@ def train(
         split_method=split,
         skip_unreadable=skip_unreadable,
         events=tensorboard,
+        device=device,
     )
     if is_first_process():
         card = bundle.card
@@ -642,9 +645,9 @@ def _say_report(report: dict[str, Any]) -> None:
     )
     click.echo(f"\n{'class':<24}{'precision':>10}{'recall':>8}{'F1':>8}{'tiles':>8}")
     for name, scores in report["classes"].items():
-        click.echo(
-            f"{name:<24}{scores['precision']:>10.3f}{scores['recall']:>8.3f}{scores['f1']:>8.3f}{scores['tiles']:>8}"
-        )
+        # A class without tiles was not measured: its scores would be noughts.
+        shown = [f"{scores[key]:.3f}" if scores["tiles"] else "–" for key in ("precision", "recall", "f1")]
+        click.echo(f"{name:<24}{shown[0]:>10}{shown[1]:>8}{shown[2]:>8}{scores['tiles']:>8}")
     if conditions := report.get("robustness"):
         click.echo(f"\n{'condition':<42}{'accuracy':>9}{'points lost':>13}{'same class':>12}{'tiles':>8}")
         for row in conditions:

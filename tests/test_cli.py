@@ -381,6 +381,14 @@ def test_a_run_that_is_there_is_replaced_only_if_that_is_asked_for(recipe, tmp_p
     assert (tmp_path / "run" / "card.json").read_bytes() != before
 
 
+def test_training_goes_where_it_is_told(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    train = ["train", "--data", make_tiles(tmp_path / "tiles"), "--config", recipe, "-o", tmp_path / "run"]
+    assert "no CUDA device" in fails(2, *train, "--device", "cuda")
+    assert not (tmp_path / "run" / "card.json").exists()
+    assert landcover(*train, "--device", "cpu").exit_code == 0
+
+
 def test_ctrl_c_says_how_to_go_on(recipe, tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

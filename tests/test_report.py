@@ -158,12 +158,37 @@ def test_the_page_says_what_was_measured(written):
         assert words in text, words
 
 
+def test_the_page_says_how_the_model_was_trained(tmp_path):
+    recipe = {"stages": [{"epochs": 4}, {"epochs": 8}], "initial_weights": "imagenet", "seed": 3}
+    training = {"recipe": recipe, "tiles": 240, "split": "stratified, seed 3", "best_epoch": 9}
+    write_report(tmp_path, None, *made_up(10, 2), replace(CARD, training=training))
+    text = Page(tmp_path / "report.html").text
+    for words in (
+        "Tiles to train on 240",
+        "Split stratified, seed 3",
+        "Best epoch, which is the model 9 of 12",
+        "Started from imagenet",
+        "initial_weights: imagenet seed: 3",
+    ):
+        assert words in text, words
+    assert "Runs before" not in text
+
+
+def test_a_class_without_tiles_has_no_scores(tmp_path):
+    evaluation, tiles = made_up(30, wrong=0)
+    classes = (*CLASSES, "Snow")
+    probabilities = np.pad(evaluation.probabilities, ((0, 0), (0, 1)))
+    evaluation = replace(evaluation, classes=classes, probabilities=probabilities)
+    write_report(tmp_path, None, evaluation, tiles, replace(CARD, classes=number_classes(classes)))
+    assert "Snow \N{EN DASH} \N{EN DASH} \N{EN DASH} 0" in Page(tmp_path / "report.html").text
+
+
 def test_what_was_not_measured_has_no_heading(tmp_path):
     write_report(tmp_path, None, *made_up(10, 2), CARD)
     text = Page(tmp_path / "report.html").text
     for heading in ("Training fits", "Calibration"):
         assert heading in text
-    for heading in ("flips", "As scenes show it", "no class for"):
+    for heading in ("Tiles to train on", "The recipe", "flips", "As scenes show it", "no class for"):
         assert heading not in text
 
 

@@ -81,7 +81,7 @@ def test_a_batch_that_cannot_be_shared_out_is_told(tmp_path, monkeypatch, size):
     prepare(monkeypatch)
     tiles = make_tiles(tmp_path / "tiles", per_class=20)
     team = Team(torch.device("cpu"), rank=0, size=size)
-    monkeypatch.setattr(loop, "join_team", lambda: nullcontext(team))
+    monkeypatch.setattr(loop, "join_team", lambda _: nullcontext(team))
     with pytest.raises(
         TrainingError, match=f"batch_size 16 cannot be shared out evenly among {size} processes"
     ):

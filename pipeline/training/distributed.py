@@ -67,16 +67,19 @@ def is_first_process() -> bool:
 
 
 @contextmanager
-def join_team() -> Iterator[Team]:
+def join_team(device_wish: str = "auto") -> Iterator[Team]:
     """Join the processes that `torchrun` started, or be alone without it.
 
-    Raises DeviceError if there are more processes than GPUs on a machine that has some.
+    `device_wish` is as for `find_device`. Raises DeviceError for a device that is absent, or more processes
+    than GPUs.
     """
+    device = find_device(device_wish)
     if not dist.is_torchelastic_launched():
-        yield Team(find_device("auto"))
+        yield Team(device)
         return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = _device_of(int(os.environ["LOCAL_RANK"]))
+    if device.type == "cuda":
+        device = _gpu_of(int(os.environ["LOCAL_RANK"]))
     if rank > 0:
         logging.disable(logging.WARNING)  # all would say the same
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -85,9 +88,7 @@ def join_team() -> Iterator[Team]:
     dist.destroy_process_group()
 
 
-def _device_of(local_rank: int) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
+def _gpu_of(local_rank: int) -> torch.device:
     if local_rank >= torch.cuda.device_count():
         raise DeviceError(
             f"torchrun started more processes than the {torch.cuda.device_count()} GPUs that PyTorch sees: "

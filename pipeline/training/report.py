@@ -17,6 +17,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import yaml
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -200,6 +201,7 @@ def _render(
     }
     return _template().render(
         card=card,
+        training=_course_of_training(card.training),
         summary=evaluation.summary(),
         colors={c.name: c.color for c in card.classes},
         confusions=_worst_confusions(evaluation),
@@ -209,6 +211,25 @@ def _render(
         measured=measurements,
         limit=POINTS_TO_LOSE,
     )
+
+
+def _course_of_training(training: dict[str, Any]) -> dict[str, Any]:
+    """Return as much as a card tells of how its model was trained: `facts` to list, `recipe` as YAML."""
+    recipe = training.get("recipe") or {}
+    epochs = sum(stage["epochs"] for stage in recipe.get("stages", ()))
+    best, before = training.get("best_epoch"), training.get("before")
+    split = training.get("split", "")
+    facts = {
+        "Tiles to train on": training.get("tiles"),
+        "Split": "as the split files say" if split == "files" else split,
+        "Best epoch, which is the model": best and (f"{best} of {epochs}" if epochs else best),
+        "Started from": recipe.get("initial_weights"),
+        "Runs before this one": before and len(before),
+    }
+    return {
+        "facts": {name: value for name, value in facts.items() if value},
+        "recipe": yaml.safe_dump(recipe, sort_keys=False) if recipe else "",
+    }
 
 
 @cache

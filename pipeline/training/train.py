@@ -91,19 +91,21 @@ def train(
     split_method: str = "auto",
     skip_unreadable: bool = False,
     events: bool = False,
+    device: str = "auto",
 ) -> Bundle:
     """Train as the recipe says and return the bundle of the epoch with the best validation accuracy.
 
     `output` gets the bundle, `history.csv` (a row an epoch), the split, the report, and a checkpoint from
     which `resume` continues as if nothing had happened; with `events` also what TensorBoard shows. Without
     `resume`, what an earlier run left there is replaced. `split_method` and `skip_unreadable` are as for
-    `split_tiles` and `load_tiles`. Under `torchrun`, all its processes train one model.
+    `split_tiles` and `load_tiles`, `device` as for `find_device`. Under `torchrun`, all its processes train
+    one model.
 
     Raises TrainingError for data, a recipe or a checkpoint that cannot be used, ModelError for initial
-    weights or a teacher that do not fit, OutputError if `output` cannot be written: what stood there by then
-    stays, and `resume` continues from it.
+    weights or a teacher that do not fit, DeviceError for a device that is absent, OutputError if `output`
+    cannot be written: what stood there by then stays, and `resume` continues from it.
     """
-    with join_team() as team, tensorboard(output / EVENTS, events and team.is_first) as add_events:
+    with join_team(device) as team, tensorboard(output / EVENTS, events and team.is_first) as add_events:
         last = output / CHECKPOINT
         checkpoint = read_checkpoint(last, recipe) if resume and last.is_file() else None
         torch.manual_seed(recipe.seed)
@@ -140,7 +142,7 @@ def train(
         best = run.progress.best_epoch
         log.info("best epoch %d: %.4f on validation", best + 1, run.progress.best_accuracy)
         if team.is_first:
-            _conclude(output, validation)
+            _conclude(output, validation, team)
         team.agree("concluded")  # the others wait for it
         return load_bundle(output)
 
@@ -205,7 +207,7 @@ def _validate(run: Run, validation: TileSet, epoch: int, output: Path) -> Row:
 
     The best have the highest accuracy and, among those, the lowest loss.
     """
-    options = PredictorOptions(precision=run.recipe.precision)
+    options = PredictorOptions(device=str(run.team.device), precision=run.recipe.precision)
     evaluation = evaluate_with(Predictor(run.average.module, run.card, options), validation)
     accuracy, loss, progress = evaluation.accuracy, evaluation.cross_entropy, run.progress
     if progress.best_epoch < 0 or (accuracy, -loss) > (progress.best_accuracy, -progress.best_loss):
@@ -226,10 +228,10 @@ def _note(run: Run, row: Row, output: Path) -> None:
     save_checkpoint(output / CHECKPOINT, run.recipe, run.parts, run.progress)
 
 
-def _conclude(output: Path, validation: TileSet) -> None:
+def _conclude(output: Path, validation: TileSet, team: Team) -> None:
     """Measure the bundle as it ships, in half-precision weights; note that in its card and the report."""
     bundle = load_bundle(output)
-    evaluation = evaluate_tiles(bundle, validation)
+    evaluation = evaluate_tiles(bundle, validation, device=str(team.device))
     metrics = {"split": "validation", **evaluation.summary(), "calibration": evaluation.calibration.errors()}
     bundle = rewrite_card(bundle, metrics=metrics)
     write_report(output, output / HISTORY, evaluation, validation, bundle.card)
