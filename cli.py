@@ -392,7 +392,7 @@ def batch(
     )
     if dry_run:
         sys.exit(max((_say_plan(*looked) for looked in look_at_scenes(sources, output, setup)), default=0))
-    report = run_batch(sources, output, setup, BatchOptions(timeout, fail_fast), _say_failure)
+    report = run_batch(sources, output, setup, BatchOptions(timeout, fail_fast), _say_outcome)
     _say_batch(report)
     sys.exit(128 + report.signal if report.signal else int(report.count("failed") > 0))
 
@@ -646,7 +646,7 @@ def _say_report(report: dict[str, Any]) -> None:
     click.echo(f"\n{'class':<24}{'precision':>10}{'recall':>8}{'F1':>8}{'tiles':>8}")
     for name, scores in report["classes"].items():
         # A class without tiles was not measured: its scores would be noughts.
-        shown = [f"{scores[key]:.3f}" if scores["tiles"] else "–" for key in ("precision", "recall", "f1")]
+        shown = [f"{scores[key]:.3f}" if scores["tiles"] else "-" for key in ("precision", "recall", "f1")]
         click.echo(f"{name:<24}{shown[0]:>10}{shown[1]:>8}{shown[2]:>8}{scores['tiles']:>8}")
     if conditions := report.get("robustness"):
         click.echo(f"\n{'condition':<42}{'accuracy':>9}{'points lost':>13}{'same class':>12}{'tiles':>8}")
@@ -784,13 +784,23 @@ def _say_plan(scene: "SceneInput", outcome: "Outcome") -> int:
     return int(outcome.status == "failed")
 
 
-def _say_failure(scene: "SceneInput", outcome: "Outcome") -> None:
+def _say_outcome(scene: "SceneInput", outcome: "Outcome") -> None:
+    """Tell of a scene that failed; where no terminal shows the progress, of every other one, too."""
     from pipeline.batch.inputs import shown
+    from pipeline.batch.report import duration
 
     path = shown(scene.path)
-    where = "" if Path(path).name in outcome.reason else f"{path}: "
+    if outcome.status == "failed":
+        where = "" if Path(path).name in outcome.reason else f"{path}: "
+        line = f"{click.style('error:', fg='red')} {where}{outcome.reason}"
+    elif not sys.stderr.isatty():
+        took = f"{outcome.tiles} tiles in {duration(outcome.seconds)}"
+        how = "done already" if outcome.status == "skipped" else took
+        line = f"{outcome.status:<8} {path}: {how}"
+    else:
+        return
     with tqdm.external_write_mode(file=sys.stderr):
-        click.echo(f"{click.style('error:', fg='red')} {where}{outcome.reason}", err=True)
+        click.echo(line, err=True)
 
 
 def _say_batch(report: "Report") -> None:

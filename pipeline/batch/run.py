@@ -42,11 +42,12 @@ def run_batch(
     output: Path,
     setup: Setup,
     options: BatchOptions = BatchOptions(),
-    on_failure: Callable[[SceneInput, Outcome], None] | None = None,
+    on_outcome: Callable[[SceneInput, Outcome], None] = lambda scene, outcome: None,
 ) -> Report:
     """Classify all scenes of `sources` (see `find_scenes`) into the folder `output`, and write the report.
 
-    A scene whose `run.json` matches is left as it is, any other is done again. SIGINT and SIGTERM end the
+    A scene whose `run.json` matches is left as it is, any other is done again; `on_outcome` is told how each
+    one ended, as it ends. SIGINT and SIGTERM end the
     batch at once; the report then says which scenes were interrupted. Raises UsageError if there is
     nothing to do, OutputError if `output` cannot be written to or another batch is at it, and what the
     workers raise if the model cannot be loaded.
@@ -64,9 +65,9 @@ def run_batch(
                 for event in news:
                     report.take(event)
                     advance(event)
+                    if isinstance(event, Outcome):
+                        on_outcome(scenes[event.index], event)
                     failed = isinstance(event, Outcome) and event.status == FAILED
-                    if isinstance(event, Outcome) and failed and on_failure is not None:
-                        on_failure(scenes[event.index], event)
                     if signals.received or (failed and options.fail_fast):
                         break
         finally:  # also when workers cannot be started any more
