@@ -28,6 +28,7 @@ from pipeline.training.robustness import (
     digital_numbers,
     measure_outliers,
     measure_robustness,
+    middle_matrix,
     reflectance_of,
     resample,
     resampling_matrix,
@@ -131,6 +132,17 @@ def test_half_a_pixel_is_the_mean_of_two():
     assert (matrix @ row).tolist() == [5, 25, 65, 90]
 
 
+@pytest.mark.parametrize(("size", "share"), [(64, 0.8), (64, 1.0), (16, 0.8), (15, 0.6), (32, 0.9)])
+def test_the_middle_stays_as_sharp_as_it_is(size, share):
+    tile = np.random.default_rng(1).uniform(0, 255, (1, 1, size, size)).astype(np.float32)
+    shown = resample(tile, middle_matrix(size, share))
+    kept = round(size * share)
+    start = (size - kept) // 2
+    middle = (..., slice(start, start + kept), slice(start, start + kept))
+    assert np.array_equal(shown[middle], tile[middle])
+    assert set(shown.ravel()) == set(tile[middle].ravel())  # nothing of what lies around it
+
+
 # --- radiometry
 
 
@@ -174,7 +186,8 @@ def test_a_network_that_looks_at_sharpness_loses_by_blurring_and_not_by_haze(til
     assert lost["shifted by half a pixel, bilinear"] == 50
     assert lost["a scene of 12 m brought to 10 m, bilinear"] == 50
     assert lost["as L2A, aerosol depth 0.1"] == 0
-    assert len(lost) == 11
+    assert lost["no more ground than 8 m pixels show"] == 0
+    assert len(lost) == 12
 
 
 def test_a_network_that_does_not_keeps_every_class(tiles):
