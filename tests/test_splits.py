@@ -139,9 +139,21 @@ def test_the_seed_alone_decides_the_split(scattered, method):
     assert split_tiles(scattered, validation_share=0.2, seed=4, method=method).validation != split.validation
 
 
-def test_too_few_tiles_to_split_are_told(tmp_path):
-    folder = make_tiles(tmp_path / "tiles", 1)
-    with pytest.raises(TrainingError, match=r"3 tiles .* cannot be split by validation_share 0.2"):
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.99])
+def test_a_rare_class_is_trained_on_and_validated_on(folder, share):
+    for extra in ("Quarry/a.png", "Quarry/b.png"):
+        (folder / extra).parent.mkdir(exist_ok=True)
+        (folder / extra).write_bytes((folder / "Field" / "Field_0.png").read_bytes())
+    split = split_tiles(folder, validation_share=share, seed=0)
+    for part in (split.train, split.validation):
+        assert class_counts(part)["Quarry"] == 1
+        assert class_counts(part).keys() == {*COLORS, "Quarry"}
+
+
+def test_a_class_of_one_tile_is_named(folder):
+    (folder / "Quarry").mkdir()
+    (folder / "Field" / "Field_0.png").rename(folder / "Quarry" / "only.png")
+    with pytest.raises(TrainingError, match="'Quarry' has a single tile .*two or more"):
         split_tiles(folder, validation_share=0.2, seed=0)
 
 

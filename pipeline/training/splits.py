@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
 from pipeline.errors import TrainingError
@@ -39,7 +39,7 @@ def split_tiles(folder: Path, *, validation_share: float, seed: int, method: str
     """Split the tiles of `folder` into those to train on and those to validate on.
 
     - `files`: as `split-train.txt` and `split-val.txt` in the folder say, a `Class/file` name a line.
-    - `random`: stratified by class.
+    - `random`: the share of each class, and a tile of each at least.
     - `location`: georeferenced tiles by blocks of 20 km, each wholly on one side, so that no tile is
       validated on ground that a neighbour showed in training; stratified as well as the blocks allow.
     - `auto`: `files` if they are there, else `random`.
@@ -113,17 +113,22 @@ def _by_files(folder: Path) -> Split:
 
 
 def _at_random(folder: Path, share: float, seed: int) -> Split:
-    names = find_tiles(folder)
-    try:
-        train, validation = train_test_split(
-            names, test_size=share, random_state=seed, stratify=[_class_of(name) for name in names]
-        )
-    except ValueError as error:
-        raise TrainingError(
-            f"The {len(names)} tiles of {folder} cannot be split by validation_share {share:g} "
-            f"with each class in both parts: {error}"
-        ) from error
-    return Split(tuple(sorted(train)), tuple(sorted(validation)), f"stratified, seed {seed}")
+    """Draw the share of each class, but one tile at least; none is left without a part in either."""
+    generator = np.random.default_rng(seed)
+    names = np.array(find_tiles(folder))
+    labels = np.array([_class_of(name) for name in names])
+    validation = np.zeros(len(names), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            raise TrainingError(
+                f"The class '{label}' has a single tile in {folder}: it takes two or more, to train on and to "
+                "validate on."
+            )
+        count = min(max(round(share * len(members)), 1), len(members) - 1)
+        validation[generator.permutation(members)[:count]] = True
+    train, validated = (tuple(names[validation == side].tolist()) for side in (False, True))
+    return Split(train, validated, f"stratified, seed {seed}")
 
 
 def _by_location(folder: Path, share: float, seed: int) -> Split:
