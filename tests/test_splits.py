@@ -153,7 +153,7 @@ def test_a_rare_class_is_trained_on_and_validated_on(folder, share):
 def test_a_class_of_one_tile_is_named(folder):
     (folder / "Quarry").mkdir()
     (folder / "Field" / "Field_0.png").rename(folder / "Quarry" / "only.png")
-    with pytest.raises(TrainingError, match="'Quarry' has a single tile .*two or more"):
+    with pytest.raises(TrainingError, match=r"'Quarry' has a single tile .*two or more"):
         split_tiles(folder, validation_share=0.2, seed=0)
 
 

@@ -175,7 +175,8 @@ def _build(cls: type, values: Any, where: str = "") -> Any:
 def _is_a(value: Any, kind: Any) -> bool:
     """Tell whether a value is of a dataclass field's type; whole numbers are numbers, booleans are not."""
     if isinstance(kind, UnionType):
-        return any(_is_a(value, option) for option in get_args(kind))
+        nothing = isinstance(value, str) and value.lower() == "none"  # meant as null, and no name of a file
+        return not nothing and any(_is_a(value, option) for option in get_args(kind))
     if get_origin(kind) is tuple:
         kinds = get_args(kind)  # (float, ...) is of any length, (float, float) of two
         if not isinstance(value, tuple) or (... not in kinds and len(value) != len(kinds)):
@@ -188,14 +189,16 @@ def _is_a(value: Any, kind: Any) -> bool:
 
 def _in_words(kind: Any) -> str:
     if isinstance(kind, UnionType):
-        return _in_words(get_args(kind)[0])
+        return f"{_in_words(get_args(kind)[0])} or null"
     if get_origin(kind) is tuple:
         return "a list" if ... in get_args(kind) else f"a list of {len(get_args(kind))}"
     return {float: "a number", int: "a whole number", bool: "true or false", str: "text"}[kind]
 
 
 def _yaml_hint(value: Any) -> str:
-    """Explain the one number that everyone writes and YAML 1.1 takes for text: `5e-4`."""
+    """Explain what everyone writes and YAML 1.1 takes for text: the number `5e-4`, and `none`."""
+    if isinstance(value, str) and value.lower() == "none":
+        return " (YAML's word for nothing is null)"
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", value, re.IGNORECASE):
         return f" (to YAML {value} is text: write {value.lower().replace('e', '.0e')})"
     return ""

@@ -122,8 +122,8 @@ def _at_random(folder: Path, share: float, seed: int) -> Split:
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
             raise TrainingError(
-                f"The class '{label}' has a single tile in {folder}: it takes two or more, to train on and to "
-                "validate on."
+                f"The class '{label}' has a single tile in {folder}: it takes two or more, to train on "
+                "and to validate on."
             )
         count = min(max(round(share * len(members)), 1), len(members) - 1)
         validation[generator.permutation(members)[:count]] = True
