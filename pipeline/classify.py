@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -15,8 +15,9 @@ import numpy as np
 from pipeline.errors import OutputError, SceneError, UsageError
 from pipeline.grid import MIN_STRIDE, TileGrid
 from pipeline.journal import WAIT, Journal, journal_path
-from pipeline.landcover_map import LandcoverMap, MapBuilder
+from pipeline.landcover_map import NO_CONFIDENCE, LandcoverMap, MapBuilder
 from pipeline.model.bundle import ModelCard
+from pipeline.notes import Note, warning
 from pipeline.outputs.areas import ClassArea, class_areas, write_areas
 from pipeline.outputs.atomic import make_folder, publish, staging_folder, write_file
 from pipeline.outputs.polygons import POLYGON_SUFFIXES, polygons_possible, write_polygons
@@ -41,6 +42,10 @@ log = logging.getLogger(__name__)
 # Decompressing is a core's work of some 100 million pixels a second: on the CPU the network leaves no
 # core for more than reading ahead, on a GPU it is what the device would wait for.
 READER_THREADS = {"cpu": 2, "cuda": 8}
+
+# Percent. Of ten classes the shipped models are less sure than this of nearly all clouds and snow, and of one
+# cell in twelve of clear scenes: where most of a map is like that, something is wrong with it.
+UNSURE = 40
 
 # Every file that a map may have, after the scene's name, apart from the record.
 OUTPUTS = {
@@ -323,8 +328,9 @@ def write_map(computed: ComputedMap) -> Result:
     if fingerprint(scene) != prepared.identity["input"]:
         prepared.journal.remove()
         raise SceneError(f"{scene.name} was changed or removed while it was read: classify it again.")
-    if computed.tiles == 0:
-        log.warning("%s: the scene has no valid pixel, so its map is all no data.", scene.name)
+    doubts = tuple(_doubts(land_cover, options.min_confidence))
+    for doubt in doubts:
+        log.warning("%s: %s", scene.name, doubt.text)
     areas = class_areas(land_cover)
     with staging_folder(output, scene.name) as staging:
         files = write_outputs(land_cover, staging, scene.name, prepared.card, options)
@@ -334,6 +340,7 @@ def write_map(computed: ComputedMap) -> Result:
         record = make_record(
             prepared.identity,
             scene,
+            notes=(*scene.notes, *doubts),
             files={kind: file.name for kind, file in files.items()},
             areas=areas,
             counts={"tiles": computed.tiles, "cells": {"rows": rows, "columns": columns}},
@@ -347,6 +354,20 @@ def write_map(computed: ComputedMap) -> Result:
     return Result(
         scene.name, {kind: output / file.name for kind, file in files.items()}, areas, computed.tiles, seconds
     )
+
+
+def _doubts(land_cover: LandcoverMap, min_confidence: int) -> Iterator[Note]:
+    """Yield what the user should know of a map before trusting it: that it is empty, or mostly guessed."""
+    confidence = land_cover.confidence[land_cover.confidence != NO_CONFIDENCE]
+    if not confidence.size:
+        yield warning("The scene has no valid pixel, so its map is all no data.")
+    elif (unsure := float((confidence < UNSURE).mean())) > 0.5:
+        remedy = "" if min_confidence >= UNSURE else f" --min-confidence {UNSURE} leaves such cells out."
+        yield warning(
+            f"The model is less than {UNSURE} % sure of {unsure:.0%} of the map. It may be clouds or snow, "
+            "ground unlike any that the model learnt from, or pixels taken for what they are not (--level, "
+            f"--offset, --bands).{remedy}"
+        )
 
 
 def scene_is_done(path: str, output: Path, card: ModelCard, options: ClassifyOptions) -> str | None:

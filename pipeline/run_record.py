@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.imagery import without_query
 from pipeline.model.bundle import ModelCard
+from pipeline.notes import Note
 from pipeline.outputs.areas import ClassArea
 from pipeline.scene import Scene
 
@@ -51,6 +52,7 @@ def make_record(
     identity: Record,
     scene: Scene,
     *,
+    notes: tuple[Note, ...],
     files: dict[str, str],
     areas: tuple[ClassArea, ...],
     counts: Record,
@@ -61,7 +63,7 @@ def make_record(
     return {
         **identity,
         "scene": without_query(scene.path),
-        "notes": [asdict(note) for note in scene.notes],
+        "notes": [asdict(note) for note in notes],
         "files": files,
         **counts,
         "areas": [asdict(area) for area in areas],

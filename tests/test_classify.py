@@ -179,6 +179,26 @@ def test_a_scene_of_nodata_gives_an_empty_map_and_says_so(write_raster, tmp_path
     result = classify(scene, tmp_path / "out", light_predictor)
     assert (read(result.files["landcover"]) == 0).all()
     assert any("no valid pixel" in record.message for record in caplog.records)
+    assert "no valid pixel" in classify(scene, tmp_path / "out", light_predictor).warnings[-1]
+
+
+@pytest.mark.parametrize("overcast", [True, False])
+def test_a_map_that_is_mostly_guessed_says_so_and_any_other_does_not(
+    tmp_path, light_predictor, caplog, overcast
+):
+    path = write_scene(tmp_path / "scene.tif", size=640)
+    if overcast:
+        with rasterio.open(path, "r+") as scene:
+            cloud = 8000 + 50 * noise(scene.count, 640, 640, low=0, high=20)
+            cloud[:, :128] = scene.read()[:, :128]  # a fifth of it is clear
+            scene.write(cloud)
+    classify(path, tmp_path / "out", light_predictor)
+    again = classify(path, tmp_path / "out", light_predictor)
+    assert again.skipped
+    for texts in ([record.getMessage() for record in caplog.records], again.warnings):
+        assert any("less than 40 % sure of" in text for text in texts) == overcast
+    if overcast:
+        assert "--min-confidence 40 leaves such cells out" in again.warnings[-1]
 
 
 def test_cells_below_the_confidence_asked_for_are_no_data(tmp_path, light_predictor):
