@@ -128,6 +128,25 @@ def test_softened_tiles_lose_detail_and_keep_their_place_and_brightness():
     assert inside.std() < 0.8 * tiles[..., 12:20, 12:20].std()
 
 
+def test_each_band_has_more_or_less_fine_detail_within_the_stated_bounds():
+    board = (torch.arange(32)[:, None] + torch.arange(32)) % 2 * 40.0 + 100
+    tiles = board.expand(400, 3, 32, 32)
+    varied = augment(tiles, replace(STILL, band_detail=0.25), generator())
+    inner = varied[:, :, 2:-2, 2:-2]
+    torch.testing.assert_close(inner.mean((2, 3)), torch.full((400, 3), 120.0))
+    # Of a chessboard, a ninth is in the mean of 3 x 3 pixels and the rest is detail.
+    factor = ((inner.amax((2, 3)) - inner.amin((2, 3))) / 40 * 9 - 1) / 8
+    assert 0.75 <= factor.min() < 0.77
+    assert 1.23 < factor.max() <= 1.25
+    assert abs(factor.mean() - 1) < 0.02
+    assert torch.corrcoef(factor.T).fill_diagonal_(0).abs().max() < 0.15  # each band by itself
+
+
+def test_ground_without_detail_gets_none():
+    tiles = torch.full((8, 3, 16, 16), 77.0)
+    assert torch.equal(augment(tiles, replace(STILL, band_detail=0.5), generator()), tiles)
+
+
 def test_radiometry_stays_within_the_stated_bounds():
     options = replace(STILL, gain=0.1, band_gain=0.05, band_offset=0.005)
     tiles = torch.full((500, 3, 4, 4), 100.0)

@@ -22,6 +22,7 @@ class AugmentOptions:
     max_scale: float = 1.25  # warped tiles are scaled by 1/max_scale to max_scale
     soften_share: float = 0.0  # tiles brought to pixels up to max_scale as large and back: a coarser scene's
     max_shift: int = 8  # pixels, for the tiles that are not warped
+    band_detail: float = 0.0  # each band's finest detail by itself: times 1 - band_detail to 1 + band_detail
     gain: float = 0.15  # brightness of the whole tile: times 1 - gain to 1 + gain
     band_gain: float = 0.08  # the same for each band by itself
     band_offset: float = 0.01  # reflectance added to each band: haze, or its removal (L1C against L2A)
@@ -48,6 +49,8 @@ def augment(
     if len(softened):
         softened = softened.to(images.device)
         shifted[softened] = _soften(shifted[softened], options.max_scale, generator)
+    if options.band_detail:
+        shifted = _vary_detail(shifted, options.band_detail, generator)
     return _radiometry(shifted, options, scaling, generator)
 
 
@@ -107,6 +110,17 @@ def _soften(images: torch.Tensor, max_scale: float, generator: torch.Generator) 
     mode = "bilinear" if kernel < 0.5 else "bicubic"
     small = F.interpolate(images, size=coarse, mode="bilinear", antialias=True, align_corners=False)
     return F.interpolate(small, size=size, mode=mode, align_corners=False)
+
+
+def _vary_detail(images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
+    """Strengthen or weaken what differs from the mean of 3 x 3 pixels, in each band by itself.
+
+    JPEG keeps colour at half the resolution of brightness. EuroSAT's pictures so have the fine detail of
+    the bands' mean in every band: a fifth less of it in red, and more in blue, than the scenes have.
+    """
+    coarse = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    factor = 1 + (2 * _uniform(images.shape[:2], generator, images.device) - 1) * amount
+    return torch.lerp(coarse, images, factor[:, :, None, None])
 
 
 def _radiometry(

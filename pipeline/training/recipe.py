@@ -248,7 +248,7 @@ def _check(recipe: Recipe) -> None:
     for name in ("warp_share", "soften_share"):
         _within(f"augment.{name}", getattr(recipe.augment, name), 0, 1)
     _within("augment.max_scale", recipe.augment.max_scale, 1)
-    for name in ("max_shift", "gain", "band_gain", "band_offset"):
+    for name in ("max_shift", "band_detail", "gain", "band_gain", "band_offset"):
         _within(f"augment.{name}", getattr(recipe.augment, name), 0)
 
 
