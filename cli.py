@@ -71,7 +71,7 @@ class Offset(click.ParamType):
 
 # What Ctrl-C leaves to be said, by command; `batch` says it by itself.
 GOING_ON = {
-    "train": "The same command with --resume goes on after the last epoch that was finished.",
+    "train": "The same command with --resume goes on from the last checkpoint.",
     "classify": "The same command goes on, inside the scene if it had run for half a minute.",
 }
 
@@ -181,6 +181,10 @@ data_option = click.option(
     help="A folder with a folder of tiles for each class.",
 )
 
+skip_option = click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out tiles that cannot be read, with a warning."
+)
+
 model_option = click.option(
     "--model",
     default=DEFAULT_MODEL,
@@ -209,10 +213,10 @@ polygons_option = click.option(
 
 device_option = click.option(
     "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="Where to compute; auto takes the GPU if there is one.",
+    metavar="auto|cpu|cuda[:N]",
+    help="Where to compute; auto takes the GPU if there is one, cuda:1 the second.",
 )
 
 
@@ -486,9 +490,10 @@ def info(scene: str, model: str, scene_options: dict[str, Any], stride: int | No
     show_default=True,
     help="How to choose the tiles to validate on: as split-train.txt and split-val.txt in the data folder "
     "say, at random in each class, or by location, for GeoTIFFs, so that neighbours are never on both sides. "
-    "auto takes the files if they are there, else random.",
+    "auto takes the files if they are there, else the split of the model that training starts from, if that "
+    "was of these tiles, else random.",
 )
-@click.option("--skip-unreadable", is_flag=True, help="Leave out tiles that cannot be read, with a warning.")
+@skip_option
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in DIR.")
 @click.option("--overwrite", is_flag=True, help="Begin anew although DIR holds a run already.")
 @click.option("--tensorboard", is_flag=True, help="Also write what TensorBoard shows into DIR/tensorboard.")
@@ -516,6 +521,8 @@ def train(
     from pipeline.training.recipe import load_recipe
 
     recipe = load_recipe(config)
+    if resume and overwrite:
+        raise UsageError("--resume goes on with a run and --overwrite begins anew: give one of them.")
     if not download and not data.is_dir():
         raise UsageError(
             f"--data {data} is not a folder: name one, or fetch EuroSAT into it with --download."
@@ -581,6 +588,7 @@ def train(
     metavar="DIR",
     help="With --robustness: class folders of the multispectral GeoTIFFs that the tiles were made from.",
 )
+@skip_option
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reports_errors
@@ -592,6 +600,7 @@ def evaluate(
     tta: bool,
     robustness: bool,
     raw_tiles: Path | None,
+    skip_unreadable: bool,
     device: str,
     as_json: bool,
 ) -> None:
@@ -612,8 +621,9 @@ def evaluate(
 
     bundle = load_bundle(model)
     predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device=device))
-    tiles = load_tiles(data, read_names(names) if names else None, bands=bundle.card.bands)
-    raw = load_tiles(raw_tiles, bands=bundle.card.bands) if raw_tiles else None
+    load = functools.partial(load_tiles, bands=bundle.card.bands, skip_unreadable=skip_unreadable)
+    tiles = load(data, read_names(names) if names else None)
+    raw = load(raw_tiles) if raw_tiles else None
     evaluation = evaluate_with(predictor, tiles)
     measurements = Measurements(
         tta=measure_tta(predictor, tiles) if tta else None,

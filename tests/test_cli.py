@@ -376,6 +376,7 @@ def test_a_run_that_is_there_is_replaced_only_if_that_is_asked_for(recipe, tmp_p
     assert "--overwrite" in message
     assert (tmp_path / "run" / "card.json").read_bytes() == before
     assert landcover(*train, "--resume").exit_code == 0
+    assert "give one of them" in fails(2, *train, "--resume", "--overwrite")
     recipe.write_text(TINY + "seed: 5\n")
     assert landcover(*train, "--overwrite").exit_code == 0
     assert (tmp_path / "run" / "card.json").read_bytes() != before
@@ -384,7 +385,7 @@ def test_a_run_that_is_there_is_replaced_only_if_that_is_asked_for(recipe, tmp_p
 def test_training_goes_where_it_is_told(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     train = ["train", "--data", make_tiles(tmp_path / "tiles"), "--config", recipe, "-o", tmp_path / "run"]
-    assert "no CUDA device" in fails(2, *train, "--device", "cuda")
+    assert "no CUDA device" in fails(2, *train, "--device", "cuda:1")
     assert not (tmp_path / "run" / "card.json").exists()
     assert landcover(*train, "--device", "cpu").exit_code == 0
 

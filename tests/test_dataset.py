@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from made_tiles import COLORS, make_multispectral, make_tiles, write_tile
 from PIL import Image
 
@@ -151,6 +152,16 @@ def test_other_formats_of_pictures_are_read_alike(tmp_path, suffix):
 
 def test_a_picture_of_more_than_8_bits_is_refused(folder):
     Image.fromarray(np.full((32, 32), 4000, np.uint16)).save(folder / "Field" / "Field_3.png")
+    with pytest.raises(TrainingError, match=r"Field_3\.png holds more than 8 bits a pixel"):
+        load_tiles(folder)
+
+
+def test_a_picture_of_16_bits_a_colour_is_refused(tmp_path):
+    """Pillow would give the upper 8 of them: of digital numbers next to nothing."""
+    folder = make_tiles(tmp_path / "tiles", 4)
+    numbers = np.full((3, 32, 32), 1500, np.uint16)
+    with rasterio.open(folder / "Field" / "Field_3.png", "w", "PNG", 32, 32, 3, dtype="uint16") as picture:
+        picture.write(numbers)
     with pytest.raises(TrainingError, match=r"Field_3\.png holds more than 8 bits a pixel"):
         load_tiles(folder)
 
@@ -365,7 +376,7 @@ except TrainingError as error:
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "card.json").is_file()
-    assert "Field_0.tif is a multispectral tile, and rasterio" in done.stdout
+    assert "Field_0.tif is multispectral, and rasterio" in done.stdout
     assert "pip install rasterio" in done.stdout
 
 

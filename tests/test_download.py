@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 import shutil
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -296,3 +297,18 @@ def test_train_without_data_points_to_the_download(tmp_path, recipe):
     result = CliRunner().invoke(cli.main, arguments)
     assert result.exit_code == 2
     assert "is not a folder: name one, or fetch EuroSAT into it with --download" in result.stderr
+
+
+def test_a_folder_of_scenes_is_not_taken_for_tiles(server, tmp_path):
+    """One folder of images beside the tiles-to-be: two at least are classes."""
+    make_tiles(tmp_path / "data", 1, colors={"scenes": (1, 2, 3)})
+    target = download(archive_of(server), tmp_path / "data")
+    assert target == tmp_path / "data" / "Tiles"
+    assert len(find_tiles(target)) == 30
+
+
+def test_what_multispectral_tiles_take_is_told_before_two_gigabytes_are_fetched(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(TrainingError, match=r"multispectral, and rasterio, .* not installed"):
+        download(module.EUROSAT_MS, tmp_path / "data")
+    assert not (tmp_path / "data").exists()

@@ -191,7 +191,7 @@ def test_the_command_measures_a_folder_and_reports(bundle, tmp_path):
     assert report["tiles"] == 3
     for text in ("on 3 tiles", "times the time", "half a pixel", "as L2A", "cloud over all"):
         assert text in result.output
-    assert len(report["robustness"]) == 11
+    assert len(report["robustness"]) == 12
     assert (tmp_path / "report" / "report.html").is_file()
     as_json = json.loads(evaluate(*shared, "--json").stdout)
     assert "robustness" not in as_json
@@ -203,3 +203,13 @@ def test_raw_tiles_alone_are_wrong_use(bundle, tmp_path):
     result = evaluate("--data", folder, "--model", bundle.path, "--raw-tiles", folder)
     assert result.exit_code == 2
     assert "--robustness" in result.stderr
+
+
+def test_unreadable_tiles_are_left_out_if_that_is_asked_for(bundle, tmp_path):
+    folder = make_tiles(tmp_path / "tiles", 2)
+    (folder / "Water" / "Water_1.png").write_bytes(b"broken")
+    measured = ("--data", folder, "--model", bundle.path)
+    assert "--skip-unreadable" in evaluate(*measured).stderr
+    result = evaluate(*measured, "--skip-unreadable")
+    assert result.exit_code == 0, result.stderr
+    assert "on 5 tiles" in result.stdout

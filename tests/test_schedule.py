@@ -42,6 +42,26 @@ def test_one_cycle_is_pytorchs(optimizer):
         scheduler.step()
 
 
+def test_a_warm_up_shorter_than_a_step_never_exceeds_the_highest():
+    assert learning_rate_at(replace(RECIPE, warmup_epochs=0.005), 0) == 0.4
+
+
+def test_momentum_of_what_is_unfrozen_later_begins_then():
+    """Its course is PyTorch's own, in which momentum begins with the first gradient."""
+    networks = [nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    theirs = torch.optim.SGD(networks[1].parameters(), 0.1, momentum=0.9, nesterov=True)
+    ours = build_optimizer(networks[0], replace(RECIPE, learning_rate=0.1, weight_decay=0))
+    for step in range(4):
+        for network, optimizer in zip(networks, (ours, theirs), strict=True):
+            network[0].requires_grad_(step >= 2)
+            optimizer.zero_grad()
+            network(torch.ones(2, 3) * (step + 1)).sum().backward()
+            optimizer.step()
+    for mine, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
 def test_cosine_keeps_the_momentum():
     assert {momentum_at(RECIPE, epoch) for epoch in (0, 3, 9.9)} == {0.9}
 

@@ -13,7 +13,7 @@ from pyproj import Transformer
 
 from pipeline.errors import TrainingError
 from pipeline.training.dataset import find_tiles
-from pipeline.training.splits import BLOCK_KM, block_of, split_tiles
+from pipeline.training.splits import BLOCK_KM, Split, block_of, split_tiles
 
 TO_DEGREES = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
 PIXELS = np.ones((1, 8, 8), np.uint16)
@@ -155,6 +155,26 @@ def test_a_class_of_one_tile_is_named(folder):
     (folder / "Field" / "Field_0.png").rename(folder / "Quarry" / "only.png")
     with pytest.raises(TrainingError, match=r"'Quarry' has a single tile .*two or more"):
         split_tiles(folder, validation_share=0.2, seed=0)
+
+
+def test_a_known_split_of_these_tiles_is_taken_and_its_test_tiles_are_left_out(folder):
+    names = find_tiles(folder)
+    train = [name for name in names if int(name[-5]) < 6]
+    validation = [name for name in names if int(name[-5]) in (6, 7)]
+    other_endings = [[name.replace(".png", ".tif") for name in part] for part in (train, validation)]
+    known = Split(*map(tuple, other_endings), "as that of a model")
+    split = split_tiles(folder, validation_share=0.2, seed=0, known=known)
+    assert split == Split(tuple(train), tuple(validation), "as that of a model")
+    assert split_tiles(folder, validation_share=0.2, seed=0, method="random", known=known) != split
+    write_split(folder, ["Field/Field_0.png"], ["Field/Field_1.png"])
+    assert split_tiles(folder, validation_share=0.2, seed=0, known=known).method == "files"
+
+
+def test_a_known_split_of_other_tiles_is_none(folder):
+    at_random = split_tiles(folder, validation_share=0.2, seed=0)
+    few = Split(("Field/Field_0.png", "Water/Water_0.png"), ("Field/Field_1.png",), "as that of a model")
+    for known in (few, Split(("A/1.png",), ("A/2.png",), "as that of a model")):
+        assert split_tiles(folder, validation_share=0.2, seed=0, known=known) == at_random
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 3.0])

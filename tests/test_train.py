@@ -3,6 +3,8 @@
 import csv
 import json
 import logging
+import os
+import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -16,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import pipeline.training.train as loop
-from pipeline.errors import OutputError, TrainingError, UsageError
+from pipeline.errors import ModelError, OutputError, TrainingError, UsageError
 from pipeline.model.bundle import Scaling, load_bundle
 from pipeline.training.augment import AugmentOptions
 from pipeline.training.evaluate import evaluate_bundle
@@ -129,10 +131,12 @@ def test_history_has_a_row_an_epoch(trained):
         {"mixup": 0.2, "cutmix": 1.0},
         {"schedule": "one_cycle"},
         {"optimizer": "sgd", "learning_rate": 0.1},
+        {"optimizer": "sgd", "learning_rate": 0.1, "stages": (Stage(1, 24, freeze=True), Stage(3, 32))},
         {"head": "mlp"},
         {"upsample": 2.0},
         {"precision": "bfloat16"},
         {"precision": "float16"},
+        {"precision": "float16", "optimizer": "sgd", "learning_rate": 0.1},
     ],
     ids=lambda changes: ", ".join(changes),
 )
@@ -218,6 +222,14 @@ def test_training_goes_on_from_a_bundle_head_and_all(tiles, trained, tmp_path):
     assert card.training["recipe"]["initial_weights"] == "trained"
     given, got = (load_file(folder / "model.safetensors") for folder in (trained, tmp_path))
     torch.testing.assert_close(got["fc.1.weight"], given["fc.1.weight"])
+    for name in ("split-train.txt", "split-val.txt"):  # and validates on what it has not seen
+        assert (tmp_path / name).read_text() == (trained / name).read_text()
+
+
+def test_tiles_that_the_initial_weights_know_are_no_silent_validation(tiles, trained, tmp_path, caplog):
+    recipe = replace(RECIPE, initial_weights=str(trained), seed=5, **ONE_EPOCH)
+    train(tiles, recipe, tmp_path, split_method="random")
+    assert "accuracy will look better than it is" in caplog.text
 
 
 # The best epoch, and when to stop
@@ -272,6 +284,13 @@ def test_patience_ends_a_run_that_gets_no_better(tiles, tmp_path, validations):
     bundle = train(tiles, replace(RECIPE, stages=(Stage(9, 24),), patience=2), tmp_path)
     assert len(history_of(tmp_path)) == 4
     assert bundle.card.training["best_epoch"] == 2
+
+
+def test_patience_waits_for_the_stage_that_unfreezes(tiles, tmp_path, validations):
+    validations((0.5, 1.0), (0.5, 1.0), (0.5, 1.0), (0.6, 1.0), (0.6, 1.0))
+    stages = (Stage(3, 24, freeze=True), Stage(9, 24))
+    train(tiles, replace(RECIPE, stages=stages, patience=1), tmp_path)
+    assert len(history_of(tmp_path)) == 5
 
 
 def test_validation_every_few_epochs_leaves_gaps_but_ends_with_one(tiles, tmp_path):
@@ -349,6 +368,57 @@ def test_one_class_alone_is_refused(tmp_path):
     tiles = make_tiles(tmp_path / "tiles", 40, colors={"Forest": (50, 110, 60)})
     with pytest.raises(TrainingError, match="There are 1 classes"):
         train(tiles, RECIPE, tmp_path / "run")
+
+
+def test_values_scaled_to_small_ones_are_standardised(tmp_path):
+    """A band may vary by half a thousandth of its scale; to three decimals that would be nothing."""
+    tiles = make_multispectral(tmp_path / "tiles", per_class=24)
+    recipe = replace(RECIPE, bands=("B02", "B03", "B04"), scaling=Scaling((0, 20), (0, 1)), **ONE_EPOCH)
+    card = train(tiles, recipe, tmp_path / "run").card
+    assert card.mean == pytest.approx((0.0055, 0.0105, 0.0155), abs=3e-4)
+    assert all(0 < std < 1e-3 for std in card.std)
+
+
+def test_too_little_memory_names_what_to_lower(tiles, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(loop, "_train_epoch", full)
+    with pytest.raises(
+        TrainingError, match=r"memory of cpu does not hold a batch of 16: lower .* batch_size"
+    ):
+        train(tiles, RECIPE, tmp_path)
+
+
+def test_a_teacher_that_is_none_is_told_before_tiles_are_read(tiles, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "load_tiles", None)
+    with pytest.raises(ModelError, match="No model 'techer'"):
+        train(tiles, replace(RECIPE, teacher="techer"), tmp_path)
+
+
+WITHOUT_COMPILER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from dataclasses import replace
+import test_train
+test_train.add_tiny_network()
+recipe = replace(test_train.RECIPE, compile=True, teacher=sys.argv[2], **test_train.ONE_EPOCH)
+test_train.loop.train(Path(sys.argv[1]), recipe, Path(sys.argv[3]))
+"""
+
+
+def test_without_a_compiler_training_goes_on_uncompiled(tiles, trained, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_COMPILER, str(tiles), str(trained), str(tmp_path / "run")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Nothing can be compiled here") == 1
+    assert load_bundle(tmp_path / "run").card.metrics["accuracy"] > 0.5
 
 
 def test_a_loss_that_leaves_all_bounds_stops_the_run(tiles, tmp_path):

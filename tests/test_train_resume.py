@@ -195,7 +195,51 @@ def test_training_again_without_resume_starts_afresh(tiles, unbroken, tmp_path):
     assert_same_run(tmp_path, unbroken)
 
 
+def test_a_run_may_go_on_in_another_precision(tiles, tmp_path, monkeypatch):
+    """`auto` is float16 on some GPUs and not on others: a scaler that was not needed has no state."""
+    stages = (Stage(2, 24),)
+    recipe = replace(RECIPE, precision="auto", stages=stages)
+    train_epoch = loop._train_epoch
+
+    def interrupted(run, training, epoch):
+        if epoch == 1:
+            raise PowerCutError
+        return train_epoch(run, training, epoch)
+
+    monkeypatch.setattr(loop, "_train_epoch", interrupted)
+    with pytest.raises(PowerCutError):
+        train(tiles, recipe, tmp_path)
+    monkeypatch.setattr(loop, "_train_epoch", train_epoch)
+    monkeypatch.setattr(loop, "find_precision", lambda wish, device: torch.float16)
+    train(tiles, recipe, tmp_path, resume=True)
+    assert (tmp_path / "history.csv").read_bytes().count(b"\n") == 1 + 2
+
+
+def test_epochs_shorter_than_writing_a_checkpoint_share_one(tiles, unbroken, tmp_path, monkeypatch):
+    saved, save = [], loop.save_checkpoint
+
+    def remember(path, recipe, parts, progress):
+        saved.append(progress.epoch)
+        save(path, recipe, parts, progress)
+
+    monkeypatch.setattr(loop, "save_checkpoint", remember)
+    train(tiles, replace(RECIPE, evaluate_every=3), tmp_path)
+    assert saved == [3, 4]  # with each validation
+    monkeypatch.setattr(loop, "UNSAVED", -1)
+    train(tiles, replace(RECIPE, evaluate_every=3), tmp_path)
+    assert saved[2:] == [1, 2, 3, 4]
+
+
 # What is refused
+
+
+def test_resuming_without_a_checkpoint_leaves_a_finished_model(tiles, unbroken, tmp_path):
+    output = copy_of(unbroken, tmp_path / "run")
+    (output / "checkpoint.pt").unlink()
+    before = digests(output)
+    with pytest.raises(TrainingError, match=r"holds a model and no checkpoint\.pt to go on from"):
+        train(tiles, RECIPE, output, resume=True)
+    assert digests(output) == before
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,14 @@
-"""The device to compute on, and the precision it computes in fastest."""
+"""The device to compute on, the precision it computes in fastest, and whether it can be compiled for."""
 
+import logging
 import re
+from functools import cache
 
 import torch
 
 from pipeline.errors import DeviceError
+
+log = logging.getLogger(__name__)
 
 
 def find_device(wish: str) -> torch.device:
@@ -43,3 +47,18 @@ def find_precision(wish: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
+
+
+@cache
+def can_compile(device: torch.device) -> bool:
+    """Tell whether torch.compile works here, by trying: it takes a C++ compiler; warn if it does not."""
+    try:
+        torch.compile(lambda x: x + 1, dynamic=False)(torch.zeros(8, device=device))
+    except RuntimeError as error:  # every error of the compiler is one
+        log.warning(
+            "Nothing can be compiled here (that takes a C++ compiler such as g++): training goes on without, "
+            "somewhat slower."
+        )
+        log.debug("Why compiling failed.", exc_info=error)
+        return False
+    return True

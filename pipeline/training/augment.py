@@ -38,16 +38,16 @@ def augment(
     """
     images = _dihedral(images, generator)
     shifted = _shift(images, options.max_shift, generator)
-    # Drawn and counted on the CPU: a GPU need not be waited for.
+    # Drawn and counted on the CPU, and sent without waiting: a GPU is never waited for.
     draw = torch.rand(len(images), generator=generator)
     warped = (draw < options.warp_share).nonzero()[:, 0]
     if len(warped):
-        warped = warped.to(images.device)
+        warped = warped.to(images.device, non_blocking=True)
         shifted[warped] = _warp(images[warped], options.max_scale, generator)
     # The other end of the draw: tiles that are not warped, as long as there are such.
     softened = (draw > 1 - options.soften_share).nonzero()[:, 0]
     if len(softened):
-        softened = softened.to(images.device)
+        softened = softened.to(images.device, non_blocking=True)
         shifted[softened] = _soften(shifted[softened], options.max_scale, generator)
     if options.band_detail:
         shifted = _vary_detail(shifted, options.band_detail, generator)
@@ -62,7 +62,7 @@ def random_crop(images: torch.Tensor, size: int, generator: torch.Generator) -> 
 
 
 def _uniform(shape: int | tuple[int, ...], generator: torch.Generator, device: torch.device) -> torch.Tensor:
-    return torch.rand(shape, generator=generator).to(device)
+    return torch.rand(shape, generator=generator).to(device, non_blocking=True)
 
 
 def _dihedral(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -83,7 +83,7 @@ def _shift(images: torch.Tensor, max_shift: int, generator: torch.Generator) -> 
 def _cut(images: torch.Tensor, slack: int, size: int, generator: torch.Generator) -> torch.Tensor:
     """Cut a `size` x `size` window out of each image, starting anywhere from 0 to `slack`."""
     n = len(images)
-    start = torch.randint(0, slack + 1, (2, n, 1), generator=generator).to(images.device)
+    start = torch.randint(0, slack + 1, (2, n, 1), generator=generator).to(images.device, non_blocking=True)
     offsets = torch.arange(size, device=images.device)
     rows, columns = start[0] + offsets, start[1] + offsets
     which = torch.arange(n, device=images.device)[:, None, None]

@@ -69,7 +69,11 @@ def read_checkpoint(path: Path, recipe: Recipe) -> dict[str, Any]:
 
 
 def restore(states: Mapping[str, Any], parts: Mapping[str, Stateful]) -> Progress:
-    """Set the parts to where the checkpoint was written, and return how far that was."""
+    """Set the parts to where the checkpoint was written, and return how far that was.
+
+    A part without a state there begins anew: float16's scaler, in a run that began in another precision.
+    """
     for name, part in parts.items():
-        part.load_state_dict(states[name])
+        if states[name]:
+            part.load_state_dict(states[name])
     return Progress(**states["progress"])

@@ -167,12 +167,12 @@ def load_tiles(
 
 
 def holds_class_folders(folder: Path) -> bool:
-    """Tell whether tiles lie in folders right below `folder`."""
-    return any(map(_holds_tiles, _subfolders(folder)))
+    """Tell whether two classes of tiles or more lie in folders right below `folder`."""
+    return sum(map(_holds_tiles, _subfolders(folder))) > 1
 
 
 def _tile_folders(folder: Path, depth: int) -> Iterator[Path]:
-    if holds_class_folders(folder):
+    if any(map(_holds_tiles, _subfolders(folder))):
         yield folder
     elif depth:
         for subfolder in _subfolders(folder):
@@ -320,7 +320,8 @@ def _picture_layout(path: Path, wanted: tuple[str, ...] | None) -> _Layout:
 def _read_picture(path: Path, channels: list[int]) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
+            # Pillow would keep the upper 8 of 16 bits a colour, and says so in the raw mode alone.
+            if image.mode.startswith(("I", "F")) or (image.tile and ";16" in str(image.tile[0][3])):
                 raise TrainingError(
                     f"{path} holds more than 8 bits a pixel: pictures must have 8 bits a colour; "
                     "digital numbers belong into GeoTIFFs."
@@ -396,7 +397,7 @@ def open_tile(path: Path) -> Iterator[Any]:
     Raises TrainingError if rasterio or the file is not there, UnreadableTileError if opening the file, or
     what is then read from it, fails.
     """
-    rasterio = _import_rasterio(path)
+    rasterio = import_rasterio(path)
     if not path.is_file():
         raise TrainingError(f"The tile {path} does not exist.")
     # Without the option GDAL lists the class folder's thousands of files for every one that it opens.
@@ -408,12 +409,13 @@ def open_tile(path: Path) -> Iterator[Any]:
             raise UnreadableTileError(f"The tile {path} cannot be read as an image: {error}.") from error
 
 
-def _import_rasterio(path: Path) -> Any:
+def import_rasterio(path: Path) -> Any:
+    """Return the module; raises TrainingError, naming the multispectral tiles at `path`, if it is absent."""
     try:
         import rasterio
     except ImportError as error:  # GPU servers that train on pictures need not have it
         raise TrainingError(
-            f"{path} is a multispectral tile, and rasterio, which reads those, is not installed here: "
+            f"{path} is multispectral, and rasterio, which reads such tiles, is not installed here: "
             "'pip install rasterio', or train on pictures."
         ) from error
     return rasterio

@@ -21,7 +21,7 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from pipeline.errors import OutputError, TrainingError
-from pipeline.training.dataset import RGB, holds_class_folders, tile_folder
+from pipeline.training.dataset import RGB, holds_class_folders, import_rasterio, tile_folder
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +70,12 @@ def download(archive: Archive, folder: Path) -> Path:
     unpacked in it, its zip, or the beginning of the zip (`.part`) that an interrupted download left.
     The zip is removed once it is unpacked.
 
-    Raises TrainingError if the server cannot be reached, breaks off for good or sends something else than
-    the archive; OutputError if the disk is full or `folder` cannot be written to.
+    Raises TrainingError if the tiles take rasterio and it is absent, the server cannot be reached, breaks off
+    for good or sends something else than the archive; OutputError if the disk is full or `folder` cannot be
+    written to.
     """
     target = folder / archive.name
-    for place in (folder, target):
+    for place in (target, folder):
         if place.is_dir() and holds_class_folders(place):
             log.info("%s is there already: nothing is downloaded", place)
             return place
@@ -83,6 +84,8 @@ def download(archive: Archive, folder: Path) -> Path:
         while not target.is_dir():
             time.sleep(PAUSE)
         return target
+    if archive == EUROSAT_MS:  # better told before 2 GB are fetched
+        import_rasterio(target)
     with _writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
     zipped = folder / f"{archive.name}.zip"

@@ -14,6 +14,7 @@ from pipeline.errors import TrainingError
 from pipeline.model.bundle import ModelCard, load_bundle
 from pipeline.model.network import first_convolution, inflate, load_weights
 from pipeline.training.recipe import IMAGENET, Recipe
+from pipeline.training.splits import Split, known_split
 
 log = logging.getLogger(__name__)
 
@@ -22,11 +23,12 @@ PHOTOGRAPH = ("B04", "B03", "B02")  # the bands of red, green and blue, which Im
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Tensors by torchvision's names, and the card of the bundle that they are of, if they are."""
+    """Tensors by torchvision's names; of a bundle also its card, and the split it was trained with."""
 
     source: str
     tensors: dict[str, Tensor]
     card: ModelCard | None = None
+    split: Split | None = None
 
 
 def find_initial_weights(recipe: Recipe) -> InitialWeights | None:
@@ -43,7 +45,7 @@ def find_initial_weights(recipe: Recipe) -> InitialWeights | None:
     if source.endswith(".safetensors"):
         return InitialWeights(source, _read(Path(source)))
     bundle = load_bundle(source)
-    return InitialWeights(source, bundle.load_network().state_dict(), bundle.card)
+    return InitialWeights(source, bundle.load_network().state_dict(), bundle.card, known_split(bundle.path))
 
 
 def start_from(initial: InitialWeights, network: nn.Module, card: ModelCard) -> None:

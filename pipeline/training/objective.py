@@ -11,7 +11,8 @@ from torchvision.transforms import v2
 
 from pipeline.errors import TrainingError
 from pipeline.model.bundle import ModelCard, load_bundle, standardisation
-from pipeline.model.device import find_precision
+from pipeline.model.device import can_compile, find_precision
+from pipeline.training.distributed import Team
 from pipeline.training.outliers import Ground, random_outliers
 from pipeline.training.recipe import Recipe
 
@@ -19,20 +20,22 @@ from pipeline.training.recipe import Recipe
 class Objective:
     """Turns a batch into what is shown to the network and what it shall say.
 
-    A teacher is asked about the very tiles that the student sees, mixed as they are, so that it teaches a
-    function and not a label (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and
-    consistent"). Raises TrainingError if it knows other classes or takes other tiles than the student's
-    `card`, ModelError if there is no such bundle.
+    A teacher is asked about the tiles that the student sees, varied and mixed as they are, so that it teaches
+    a function and not a label (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and
+    consistent"); only where a stage then cuts pieces out of them does it see more. Raises TrainingError if
+    it knows other classes or takes other tiles than the student's `card`, ModelError if there is no such
+    bundle.
     """
 
-    def __init__(self, recipe: Recipe, card: ModelCard, device: torch.device):
+    def __init__(self, recipe: Recipe, card: ModelCard, team: Team):
         self._classes = len(card.classes)
         self._scaling, self._bands = card.scaling, card.bands
         self._outlier_share = recipe.outlier_share
+        self._team = team
         self._smoothing = recipe.label_smoothing
         self._mix = _mixing(recipe)
         self._teacher_weight = recipe.teacher_weight
-        self._teach = load_teacher(recipe, card, device) if recipe.teacher else None
+        self._teach = load_teacher(recipe, card, team.device) if recipe.teacher else None
 
     def __call__(self, values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the tiles to show, the targets (N, C), and the class (N,) that each is mostly of.
@@ -49,12 +52,18 @@ class Objective:
         if self._teach is not None:
             targets = torch.lerp(targets, self._teach(values), self._teacher_weight)
         labels = shares.argmax(dim=1)
-        if outliers := round(self._outlier_share * len(values)):
+        if outliers := self._outliers_in(len(values)):
             ground = Ground(values[-outliers:], self._scaling, self._bands)
             values = torch.cat([values[:-outliers], random_outliers(ground, torch.default_generator)])
             targets[-outliers:] = 1 / self._classes
             labels[-outliers:] = -1
         return values, targets, labels
+
+    def _outliers_in(self, share: int) -> int:
+        """Return how many of this process's share of a batch are outliers: all together have the recipe's."""
+        rank, size = self._team.rank, self._team.size
+        count = round(self._outlier_share * share * size)
+        return count * (rank + 1) // size - count * rank // size
 
 
 def half_precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
@@ -73,7 +82,8 @@ def load_teacher(recipe: Recipe, card: ModelCard, device: torch.device) -> Calla
                 f"The teacher '{recipe.teacher}' has other {what.replace('_', ' ')} than the training tiles."
             )
     network = bundle.load_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forward = torch.compile(network, dynamic=False) if recipe.compile else network
+    compiles = recipe.compile and can_compile(device)
+    forward = torch.compile(network, dynamic=False) if compiles else network
     mean, std = standardisation(bundle.card, device)
 
     @torch.no_grad()

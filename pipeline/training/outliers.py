@@ -36,7 +36,7 @@ class Ground:
     def noise(self, generator: torch.Generator) -> Tensor:
         """Return fractal noise (N, 1, T, T) for every tile."""
         n, _, size, _ = self.values.shape
-        return fractal_noise(n, size, generator).to(self.values.device)[:, None]
+        return fractal_noise(n, size, generator, device=self.values.device)[:, None]
 
 
 def clouded(
@@ -72,25 +72,35 @@ def cover_with(kind: str, ground: Ground, generator: torch.Generator) -> Tensor:
 
 def random_outliers(ground: Ground, generator: torch.Generator) -> Tensor:
     """Return training values (N, B, T, T) float32 of the ground, each tile under one of the `KINDS`."""
-    chosen = torch.randint(len(KINDS), (len(ground.values),), generator=generator).to(ground.values.device)
+    chosen = torch.randint(len(KINDS), (len(ground.values),), generator=generator)
     covered = ground.values.clone()
     for number, kind in enumerate(KINDS):
-        these = chosen == number
-        if these.any():
+        these = (chosen == number).nonzero()[:, 0]  # counted on the CPU: a GPU need not be waited for
+        if len(these):
+            these = these.to(covered.device, non_blocking=True)
             part = Ground(ground.values[these], ground.scaling, ground.bands)
             covered[these] = cover_with(kind, part, generator)
     return covered
 
 
-def fractal_noise(count: int, size: int, generator: torch.Generator, exponent: float = 3.0) -> Tensor:
+def fractal_noise(
+    count: int,
+    size: int,
+    generator: torch.Generator,
+    *,
+    exponent: float = 3.0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
     """Return (count, size, size) float32 noise, evenly spread over 0 to 1, with power f^-exponent.
 
-    Near 3 it has the look of cumulus. It is cut out of a larger field, since the transform's repeats.
+    Near 3 it has the look of cumulus. The generator is one of the CPU, so that its draws are the same
+    whatever the device. The noise is cut out of a larger field, since the transform's repeats.
     """
-    rows, columns = torch.fft.fftfreq(2 * size)[:, None], torch.fft.rfftfreq(2 * size)
+    rows = torch.fft.fftfreq(2 * size, device=device)[:, None]
+    columns = torch.fft.rfftfreq(2 * size, device=device)
     frequency = torch.hypot(rows, columns)
     frequency[0, 0] = torch.inf
-    white = torch.randn(count, 2 * size, 2 * size, generator=generator)
+    white = torch.randn(count, 2 * size, 2 * size, generator=generator).to(device, non_blocking=True)
     field = torch.fft.irfft2(torch.fft.rfft2(white) * frequency ** (-exponent / 2))[:, :size, :size]
     rank = field.flatten(1).argsort(dim=1).argsort(dim=1)
     return (rank / (size * size - 1)).reshape(count, size, size)

@@ -1,7 +1,6 @@
 """Training recipes: the YAML files of `configs/`, read into checked dataclasses."""
 
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -14,6 +13,7 @@ import yaml
 from pipeline.errors import UsageError
 from pipeline.model.bundle import Scaling
 from pipeline.model.network import ARCHITECTURES, HEADS, STEMS
+from pipeline.sentinel2 import BANDS, band_of
 from pipeline.training.augment import AugmentOptions
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -132,7 +132,7 @@ def _locate(source: str | None, folder: Path) -> str | None:
     """Return where a file or a bundle is; a bare name is that of a model that ships, or `imagenet`."""
     if source is None or not ("/" in source or source.endswith(".safetensors")):
         return source
-    return os.path.normpath(folder / source)
+    return str((folder / source).resolve())
 
 
 def _parse(document: Any) -> Recipe:
@@ -219,6 +219,7 @@ def _check(recipe: Recipe) -> None:
             raise ValueError(f"'scaling.{name}' must rise, not go from {low:g} to {high:g}")
     for value in recipe.scaling.values:
         _within("scaling.values", value, 0, 32_767)  # tiles are held in 8 or 16 bits
+    _check_bands(recipe.bands)
     if not recipe.stages:
         raise ValueError("'stages' is empty")
     for i, stage in enumerate(recipe.stages):
@@ -250,6 +251,18 @@ def _check(recipe: Recipe) -> None:
     _within("augment.max_scale", recipe.augment.max_scale, 1)
     for name in ("max_shift", "band_detail", "gain", "band_gain", "band_offset"):
         _within(f"augment.{name}", getattr(recipe.augment, name), 0)
+
+
+def _check_bands(bands: Sequence[str]) -> None:
+    if not bands:
+        raise ValueError("'bands' is empty")
+    for band in bands:
+        if band not in BANDS:
+            meant = band_of(band)
+            hint = f": write {meant}" if meant else f"; known are {', '.join(BANDS)}"
+            raise ValueError(f"'bands' has '{band}'{hint}")
+        if bands.count(band) > 1:
+            raise ValueError(f"'bands' names {band} twice")
 
 
 def _one_of(name: str, value: str, known: Sequence[str]) -> None:

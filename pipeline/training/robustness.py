@@ -178,6 +178,8 @@ def _compare(name: str, native: Evaluation, predicted: Array, of: Array | slice 
 
 def _compare_raw(predictor: Predictor, native: Evaluation, raw: TileSet) -> Condition:
     card = predictor.card
+    if raw.images.dtype == torch.uint8:
+        raise TrainingError("The raw tiles hold 8 bits: give the digital numbers that they were made from.")
     # EuroSAT's `Class/Class_1.jpg` was made from its `Class/Class_1.tif`.
     partners = {_stem(name): i for i, name in enumerate(raw.names)}
     pairs = [(i, partners[_stem(name)]) for i, name in enumerate(native.names) if _stem(name) in partners]

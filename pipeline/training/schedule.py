@@ -16,8 +16,11 @@ SLOW_MOMENTUM, FAST_MOMENTUM = 0.95, 0.85
 MOMENTUM = 0.9
 
 
-def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Decay kernels and matrices only: pulling biases and batch-norm scales to zero harms."""
+def build_optimizer(network: nn.Module, recipe: Recipe, *, fused: bool = True) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer, which decays kernels and matrices only: zero harms biases and scales.
+
+    `fused` is faster and not for float16, whose overflows must leave the optimizer as it was.
+    """
     decayed = [p for p in network.parameters() if p.dim() > 1]
     others = [p for p in network.parameters() if p.dim() <= 1]
     groups = [
@@ -25,8 +28,15 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
         {"params": others, "weight_decay": 0.0},
     ]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=MOMENTUM, nesterov=True, fused=True)
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=fused)
+    optimizer = torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=MOMENTUM, nesterov=True, fused=fused
+    )
+    # It would begin when a gradient first comes; the fused kernel wants all parameters to begin together,
+    # and those of a frozen backbone begin later. From zero it runs the same course.
+    for parameter in (*decayed, *others):
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def set_pace(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
@@ -52,7 +62,7 @@ def learning_rate_at(recipe: Recipe, epoch: float) -> float:
         return _half_cosine(peak, end, (epoch - rising) / (recipe.epochs - rising))
     if recipe.schedule == "one_cycle":
         return _half_cosine(peak / START_DIVISOR, peak, epoch / rising)
-    return peak * max(epoch, 0.01) / rising
+    return peak * min(max(epoch, 0.01) / rising, 1.0)
 
 
 def momentum_at(recipe: Recipe, epoch: float) -> float:

@@ -35,14 +35,17 @@ class Split:
     method: str
 
 
-def split_tiles(folder: Path, *, validation_share: float, seed: int, method: str = "auto") -> Split:
+def split_tiles(
+    folder: Path, *, validation_share: float, seed: int, method: str = "auto", known: Split | None = None
+) -> Split:
     """Split the tiles of `folder` into those to train on and those to validate on.
 
     - `files`: as `split-train.txt` and `split-val.txt` in the folder say, a `Class/file` name a line.
     - `random`: the share of each class, and a tile of each at least.
     - `location`: georeferenced tiles by blocks of 20 km, each wholly on one side, so that no tile is
       validated on ground that a neighbour showed in training; stratified as well as the blocks allow.
-    - `auto`: `files` if they are there, else `random`.
+    - `auto`: `files` if they are there, else as `known`, the split of the model that training starts from,
+      if it is one of these tiles, else `random`.
 
     Raises TrainingError if split files are half there, name a tile twice or none, a tile has no
     georeference to go by, or a class would be in one part only.
@@ -53,12 +56,34 @@ def split_tiles(folder: Path, *, validation_share: float, seed: int, method: str
         raise TrainingError(f"validation_share must lie between 0 and 1, not be {validation_share:g}.")
     if method == "files" or (method == "auto" and _split_files(folder)):
         split = _by_files(folder)
+    elif method == "auto" and known is not None and (as_known := _as_known(folder, known)):
+        split = as_known
     elif method == "location":
         split = _by_location(folder, validation_share, seed)
     else:
         split = _at_random(folder, validation_share, seed)
     _check_classes(split)
     return split
+
+
+def known_split(model: Path) -> Split | None:
+    """Return the split that a model's folder says it was trained with, if it says so."""
+    train, validation = (model / name for name in SPLIT_FILES)
+    if not (train.is_file() and validation.is_file()):
+        return None
+    return Split(read_names(train), read_names(validation), f"as that of {model.name}")
+
+
+def warn_of_known_tiles(split: Split, known: Split) -> None:
+    """Warn if tiles to validate on were trained on before: accuracy on them says little."""
+    trained = set(map(_stem, known.train))
+    if seen := sum(_stem(name) in trained for name in split.validation):
+        log.warning(
+            "The initial weights were trained on %d of the %d tiles to validate on, so accuracy will look "
+            "better than it is. --split auto takes their split where no split files are in the data folder.",
+            seen,
+            len(split.validation),
+        )
 
 
 def read_names(path: Path) -> tuple[str, ...]:
@@ -110,6 +135,27 @@ def _by_files(folder: Path) -> Split:
     if both := set(train) & set(validation):
         raise TrainingError(f"{len(both)} tiles stand in both split files, {min(both)} among them.")
     return Split(train, validation, "files")
+
+
+def _as_known(folder: Path, known: Split) -> Split | None:
+    """Return the split of `known` for these tiles; None if it names fewer than half, or lacks a class.
+
+    EuroSAT's pictures and multispectral tiles differ in their endings alone. Tiles that it does not name, a
+    test split's, are left out.
+    """
+    names = find_tiles(folder)
+    train, validation = (
+        tuple(name for name in names if _stem(name) in part)
+        for part in (set(map(_stem, known.train)), set(map(_stem, known.validation)))
+    )
+    classes = set(map(_class_of, names))
+    if 2 * len(train + validation) < len(names) or any(
+        set(map(_class_of, part)) != classes for part in (train, validation)
+    ):
+        return None
+    if left_out := len(names) - len(train + validation):
+        log.info("%d tiles that the initial weights' split does not name are left out", left_out)
+    return Split(train, validation, known.method)
 
 
 def _at_random(folder: Path, share: float, seed: int) -> Split:
@@ -225,6 +271,10 @@ def _check_classes(split: Split) -> None:
         raise TrainingError(
             f"The class '{odd[0]}' is in only one of training and validation, in {where}: {remedy}."
         )
+
+
+def _stem(name: str) -> str:
+    return name.rsplit(".", 1)[0]
 
 
 def _class_of(name: str) -> str:

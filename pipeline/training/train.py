@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pipeline.errors import TrainingError
 from pipeline.model.bundle import (
+    CARD,
     Bundle,
     ModelCard,
     load_bundle,
@@ -24,7 +25,7 @@ from pipeline.model.bundle import (
     standardisation,
 )
 from pipeline.model.classes import number_classes
-from pipeline.model.device import find_precision
+from pipeline.model.device import can_compile, find_precision
 from pipeline.model.network import build_network, freeze, unfreeze
 from pipeline.outputs.atomic import make_folder, write_files
 from pipeline.predictor import Predictor, PredictorOptions
@@ -47,11 +48,12 @@ from pipeline.training.objective import Objective, half_precision
 from pipeline.training.recipe import Recipe, Stage
 from pipeline.training.report import write_report
 from pipeline.training.schedule import build_optimizer, learning_rate_at, set_pace
-from pipeline.training.splits import SPLIT_FILES, Split, split_tiles
+from pipeline.training.splits import SPLIT_FILES, Split, split_tiles, warn_of_known_tiles
 
 log = logging.getLogger(__name__)
 
 EMA_EVERY = 8  # steps; averaging costs more than the optimizer, and 30 times an epoch is often enough
+UNSAVED = 60  # seconds; a GPU's epoch may be shorter than it takes to write a checkpoint
 LOSS_SHOWN_EVERY = 10  # steps; a GPU must be waited for to learn it
 # Tiles stay in a GPU's memory if they take at most this share of it: gathering them there costs nothing.
 TILES_ON_GPU = 0.25
@@ -74,6 +76,7 @@ class Run:
     progress: Progress = field(default_factory=Progress)
     stage: Stage | None = None
     forward: Callable[[Tensor], Tensor] | None = None  # the network as the stage runs it
+    saved: float = field(default_factory=time.monotonic)  # when the last checkpoint was
 
     @property
     def parts(self) -> dict[str, Stateful]:
@@ -106,18 +109,26 @@ def train(
     cannot be written: what stood there by then stays, and `resume` continues from it.
     """
     with join_team(device) as team, tensorboard(output / EVENTS, events and team.is_first) as add_events:
-        last = output / CHECKPOINT
-        checkpoint = read_checkpoint(last, recipe) if resume and last.is_file() else None
+        checkpoint = _find_checkpoint(output, recipe) if resume else None
         torch.manual_seed(recipe.seed)
+        # Before all tiles are read: a name that is mistyped shall not cost minutes.
+        initial = find_initial_weights(recipe)
+        if recipe.teacher is not None:
+            load_bundle(recipe.teacher)
         split = split_tiles(
-            data, validation_share=recipe.validation_share, seed=recipe.seed, method=split_method
+            data,
+            validation_share=recipe.validation_share,
+            seed=recipe.seed,
+            method=split_method,
+            known=initial.split if initial is not None else None,
         )
         training, validation = (
             load_tiles(data, names, bands=recipe.bands, skip_unreadable=skip_unreadable)
             for names in (split.train, split.validation)
         )
         _check(recipe, training, validation, team)
-        initial = find_initial_weights(recipe)
+        if initial is not None and initial.split is not None:
+            warn_of_known_tiles(split, initial.split)
         card = _describe(recipe, training, split, initial)
         run = _start(recipe, card, initial, team)
         if team.is_first:
@@ -125,13 +136,29 @@ def train(
         if checkpoint is not None:
             run.progress = restore(checkpoint, run.parts)
             log.info("going on after epoch %d", run.progress.epoch)
+            if team.is_first:
+                write_history(output / HISTORY, run.progress.history)
+        if team.agree(run.progress.epoch) != run.progress.epoch:
+            raise TrainingError(
+                f"{output / CHECKPOINT} is not the same on all machines: give a folder that they share."
+            )
 
         training = _place(training, team.device)
         for epoch in range(run.progress.epoch, recipe.epochs):
-            if recipe.patience and run.progress.validations_since >= recipe.patience:
+            # Patience with a frozen backbone says nothing of the stage that unfreezes it.
+            if epoch == recipe.epochs - recipe.stages[-1].epochs:
+                run.progress.validations_since = 0
+            in_last = recipe.stage_of(epoch) is recipe.stages[-1]
+            if recipe.patience and in_last and run.progress.validations_since >= recipe.patience:
                 log.info("no better for %d validations: that is all", run.progress.validations_since)
                 break
-            row = _train_epoch(run, training, epoch)
+            try:
+                row = _train_epoch(run, training, epoch)
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(
+                    f"The memory of {team.device} does not hold a batch of {recipe.batch_size // team.size}: "
+                    "lower the recipe's batch_size, and its learning_rate with it, or use more GPUs."
+                ) from error
             if team.is_first:
                 if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
                     row |= _validate(run, validation, epoch, output)
@@ -182,7 +209,8 @@ def _train_epoch(run: Run, training: TileSet, epoch: int) -> Row:
         run.optimizer.zero_grad(set_to_none=True)
         if team.is_first and (step % EMA_EVERY == 0 or step + 1 == steps):
             run.average.update_parameters(run.network)
-        right = (logits.argmax(dim=1) == labels).sum() / (labels >= 0).sum()  # outliers are of no class
+        of_a_class = (labels >= 0).sum().clamp(min=1)  # outliers are of none
+        right = (logits.argmax(dim=1) == labels).sum() / of_a_class
         sums += torch.stack([loss.detach(), right])
         if step % LOSS_SHOWN_EVERY == 0 and not bar.disable:
             bar.set_postfix(loss=f"{float(sums[0]) / (step + 1):.3f}")
@@ -224,8 +252,11 @@ def _note(run: Run, row: Row, output: Path) -> None:
     log.info("%s", "  ".join(f"{key} {value}" for key, value in row.items()))
     run.progress.epoch = row["epoch"]
     run.progress.history.append(row)
+    validated = row["validation_loss"] != ""
+    if validated or time.monotonic() - run.saved > UNSAVED:
+        save_checkpoint(output / CHECKPOINT, run.recipe, run.parts, run.progress)
+        run.saved = time.monotonic()
     write_history(output / HISTORY, run.progress.history)
-    save_checkpoint(output / CHECKPOINT, run.recipe, run.parts, run.progress)
 
 
 def _conclude(output: Path, validation: TileSet, team: Team) -> None:
@@ -235,6 +266,19 @@ def _conclude(output: Path, validation: TileSet, team: Team) -> None:
     metrics = {"split": "validation", **evaluation.summary(), "calibration": evaluation.calibration.errors()}
     bundle = rewrite_card(bundle, metrics=metrics)
     write_report(output, output / HISTORY, evaluation, validation, bundle.card)
+
+
+def _find_checkpoint(output: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """Return the checkpoint to go on from; None if the run was ended before its first one."""
+    path = output / CHECKPOINT
+    if path.is_file():
+        return read_checkpoint(path, recipe)
+    if (output / CARD).is_file() and (output / HISTORY).is_file():  # so there was one once
+        raise TrainingError(
+            f"{output} holds a model and no {CHECKPOINT} to go on from: begin anew with --overwrite, or "
+            "elsewhere, from this model's weights, by naming it as the recipe's initial_weights."
+        )
+    return None
 
 
 def _check(recipe: Recipe, training: TileSet, validation: TileSet, team: Team) -> None:
@@ -293,12 +337,12 @@ def _start(recipe: Recipe, card: ModelCard, initial: InitialWeights | None, team
         card=card,
         network=network,
         average=average.eval(),
-        optimizer=build_optimizer(network, recipe),
+        optimizer=build_optimizer(network, recipe, fused=not float16),
         # Gradients can be too small for float16; bfloat16 has the range of float32.
         scaler=torch.amp.GradScaler(team.device.type, enabled=float16),
         mean=mean,
         std=std,
-        objective=Objective(recipe, card, team.device),
+        objective=Objective(recipe, card, team),
     )
 
 
@@ -307,7 +351,8 @@ def _enter(run: Run, stage: Stage) -> Callable[[Tensor], Tensor]:
     if run.forward is None or stage != run.stage:
         (freeze if stage.freeze else unfreeze)(run.network)
         forward = run.team.join_gradients(run.network)
-        run.forward = torch.compile(forward, dynamic=False) if run.recipe.compile else forward
+        compiles = run.recipe.compile and can_compile(run.team.device)
+        run.forward = torch.compile(forward, dynamic=False) if compiles else forward
         run.stage = stage
     return run.forward
 
@@ -327,8 +372,8 @@ def _place(tiles: TileSet, device: torch.device) -> TileSet:
 
 def _gather(tiles: TileSet, chosen: Tensor, recipe: Recipe, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the chosen tiles' training values (n, B, T, T) float32 and labels (n,), on the device."""
-    images = tiles.images[chosen.to(tiles.images.device)].to(device)
-    return _values(images, recipe), tiles.labels[chosen].to(device)
+    images = tiles.images[chosen.to(tiles.images.device, non_blocking=True)].to(device, non_blocking=True)
+    return _values(images, recipe), tiles.labels[chosen].to(device, non_blocking=True)
 
 
 def _values(images: Tensor, recipe: Recipe) -> Tensor:
@@ -345,7 +390,7 @@ def _prepare_output(output: Path, training: TileSet, validation: TileSet, *, goe
         for name, tiles in zip(SPLIT_FILES, (training, validation), strict=True)
     }
     if not goes_on:
-        for name in (CHECKPOINT, HISTORY):
+        for name in (CHECKPOINT, HISTORY, CARD):  # a card beside another run's split would mislead
             (output / name).unlink(missing_ok=True)
         write_files(files)
     elif any(not path.is_file() or path.read_bytes() != lines for path, lines in files.items()):
@@ -401,7 +446,12 @@ def _standards(
             f"Clipped to the recipe's scaling, band {flat[0][0]} is {flat[0][1]:.0f} all over in training "
             "tiles: leave it out of 'bands', or set 'scaling' to what the tiles hold."
         )
-    return tuple(round(m, 3) for m in mean.tolist()), tuple(round(s, 3) for s in std.tolist())
+    return tuple(map(_six_digits, mean.tolist())), tuple(map(_six_digits, std.tolist()))
+
+
+def _six_digits(value: float) -> float:
+    """Round to what a card shows; to decimals would make 0 of what a recipe scales to small values."""
+    return float(f"{value:.6g}")
 
 
 def _finish(card: ModelCard, evaluation: Evaluation, epoch: int) -> ModelCard:
