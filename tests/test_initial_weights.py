@@ -12,12 +12,13 @@ from torchvision.models import resnet18
 
 import pipeline.training.train as loop
 from pipeline.errors import ModelError, TrainingError
-from pipeline.model.bundle import ModelCard, Scaling, save_bundle
+from pipeline.model.bundle import ModelCard, Scaling, list_bundles, load_bundle, save_bundle
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network, head_of
 from pipeline.training.distributed import Team
 from pipeline.training.initial_weights import find_initial_weights, start_from
 from pipeline.training.recipe import Recipe, Stage
+from pipeline.training.splits import known_split
 
 FETCH = "torchvision.models._api.load_state_dict_from_url"
 RECIPE = Recipe("r", "tiny", stages=(Stage(1, 32),))
@@ -176,10 +177,18 @@ def test_without_a_network_the_way_out_is_told(monkeypatch, error):
         find_initial_weights(replace(RECIPE, architecture="resnet18", initial_weights="imagenet"))
 
 
+@pytest.mark.parametrize("name", list_bundles())
+def test_the_models_that_ship_say_their_split(name):
+    shipped = load_bundle(name)
+    split = known_split(shipped.path)
+    assert len(split.train) == shipped.card.training["tiles"]
+    assert len(split.validation) == shipped.card.metrics["tiles"]
+    assert not set(split.train) & set(split.validation)
+    assert {tile.split("/")[0] for tile in split.train} == {c.name for c in shipped.card.classes}
+
+
 @pytest.mark.parametrize("name", ["eurosat-rgb-mobilenetv2", "eurosat-rgb-resnet50"])
 def test_the_models_that_ship_can_be_trained_further(name):
-    from pipeline.model.bundle import load_bundle
-
     shipped = load_bundle(name)
     recipe = replace(RECIPE, architecture=shipped.card.architecture, initial_weights=name)
     run = loop._start(recipe, shipped.card, find_initial_weights(recipe), Team(torch.device("cpu")))
