@@ -81,7 +81,7 @@ class Recipe:
     ema_decay: float = 0.999
     validation_share: float = 0.2
     evaluate_every: int = 1
-    patience: int | None = None  # stop after so many validations without a better one
+    patience: int | None = None  # stop after so many validations of the last stage without a better one
     precision: str = "auto"  # half precision where the device is faster in it
     compile: bool = False
     seed: int = 0

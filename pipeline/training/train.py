@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -145,20 +146,11 @@ def train(
 
         training = _place(training, team.device)
         for epoch in range(run.progress.epoch, recipe.epochs):
-            # Patience with a frozen backbone says nothing of the stage that unfreezes it.
-            if epoch == recipe.epochs - recipe.stages[-1].epochs:
-                run.progress.validations_since = 0
-            in_last = recipe.stage_of(epoch) is recipe.stages[-1]
-            if recipe.patience and in_last and run.progress.validations_since >= recipe.patience:
+            if recipe.patience and run.progress.validations_since >= recipe.patience:
                 log.info("no better for %d validations: that is all", run.progress.validations_since)
                 break
-            try:
+            with _want_of_memory_told(run):
                 row = _train_epoch(run, training, epoch)
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(
-                    f"The memory of {team.device} does not hold a batch of {recipe.batch_size // team.size}: "
-                    "lower the recipe's batch_size, and its learning_rate with it, or use more GPUs."
-                ) from error
             if team.is_first:
                 if (epoch + 1) % recipe.evaluate_every == 0 or epoch + 1 == recipe.epochs:
                     row |= _validate(run, validation, epoch, output)
@@ -172,6 +164,18 @@ def train(
             _conclude(output, validation, team)
         team.agree("concluded")  # the others wait for it
         return load_bundle(output)
+
+
+@contextmanager
+def _want_of_memory_told(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"The memory of {run.team.device} does not hold a batch of "
+            f"{run.recipe.batch_size // run.team.size}: lower the recipe's batch_size, and its learning_rate "
+            "with it, or use more GPUs."
+        ) from error
 
 
 def _train_epoch(run: Run, training: TileSet, epoch: int) -> Row:
@@ -242,7 +246,8 @@ def _validate(run: Run, validation: TileSet, epoch: int, output: Path) -> Row:
         save_bundle(run.average.module, _finish(run.card, evaluation, epoch), output)
         progress.best_accuracy, progress.best_loss, progress.best_epoch = accuracy, loss, epoch
         progress.validations_since = 0
-    else:
+    elif run.recipe.stage_of(epoch) is run.recipe.stages[-1]:
+        # Not before: patience with a frozen backbone says nothing of the stage that unfreezes it.
         progress.validations_since += 1
     return {"validation_loss": round(loss, 5), "validation_accuracy": round(accuracy, 5)}
 
