@@ -122,7 +122,8 @@ def scene_options(command: Command) -> Command:
     @click.option(
         "--mask",
         metavar="FILE",
-        help="A raster on any grid: 0 is valid, or a Sentinel-2 scene classification layer (SCL).",
+        help="A raster on any grid: 0 is valid; or a Sentinel-2 scene classification layer, with SCL in its "
+        "name, band description or tags.",
     )
     @click.option("--assume-crs", metavar="CRS", help="The CRS of a scene that has none, such as EPSG:32633.")
     @click.option(
@@ -274,7 +275,11 @@ def main() -> None:
 @model_option
 @scene_options
 @map_options
-@click.option("--overwrite", is_flag=True, help="Replace maps that another model or other options made.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Classify again what is done already, also where another model or other options made it.",
+)
 @reports_errors
 def classify(
     scenes: tuple[str, ...],
@@ -489,9 +494,10 @@ def info(scene: str, model: str, scene_options: dict[str, Any], stride: int | No
     default="auto",
     show_default=True,
     help="How to choose the tiles to validate on: as split-train.txt and split-val.txt in the data folder "
-    "say, at random in each class, or by location, for GeoTIFFs, so that neighbours are never on both sides. "
-    "auto takes the files if they are there, else the split of the model that training starts from, if that "
-    "was of these tiles, else random.",
+    "(with --download, in the folder that it makes there) say, at random in each class, or by location, for "
+    "GeoTIFFs, so that neighbours are never on both sides. auto takes the files if they are there, else the "
+    "split of the model that training starts from or is taught by, if it names half of the tiles or more, "
+    "else random.",
 )
 @skip_option
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in DIR.")
@@ -567,7 +573,8 @@ def train(
 @click.option(
     "--names",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A text file of Class/file names: measure on these tiles alone.",
+    help="A text file of Class/file names: measure on these tiles alone, such as the model's split-val.txt.  "
+    "[default: all tiles]",
 )
 @click.option(
     "-o",
@@ -617,13 +624,21 @@ def evaluate(
     from pipeline.training.history import HISTORY
     from pipeline.training.report import Measurements, report_json, write_report
     from pipeline.training.robustness import measure_outliers, measure_robustness
-    from pipeline.training.splits import read_names
+    from pipeline.training.splits import SPLIT_FILES, count_trained_on, known_split, read_names
 
     bundle = load_bundle(model)
     predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device=device))
     load = functools.partial(load_tiles, bands=bundle.card.bands, skip_unreadable=skip_unreadable)
     tiles = load(data, read_names(names) if names else None)
     raw = load(raw_tiles) if raw_tiles else None
+    if (split := known_split(bundle.path)) and (seen := count_trained_on(tiles.names, split)):
+        log.warning(
+            "The model was trained on %d of the %d tiles, so it looks better than it is: measure it with "
+            "--names %s.",
+            seen,
+            len(tiles),
+            bundle.path / SPLIT_FILES[1],
+        )
     evaluation = evaluate_with(predictor, tiles)
     measurements = Measurements(
         tta=measure_tta(predictor, tiles) if tta else None,

@@ -1,6 +1,7 @@
 """Scores against hand-made numbers, bundles evaluated on folders of tiles, and the command for it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -213,3 +214,15 @@ def test_unreadable_tiles_are_left_out_if_that_is_asked_for(bundle, tmp_path):
     result = evaluate(*measured, "--skip-unreadable")
     assert result.exit_code == 0, result.stderr
     assert "on 5 tiles" in result.stdout
+
+
+def test_tiles_that_the_model_was_trained_on_are_told(bundle, tmp_path):
+    folder = make_tiles(tmp_path / "tiles", 2)
+    model = tmp_path / "model"
+    shutil.copytree(bundle.path, model)
+    (model / "split-train.txt").write_text("Field/Field_0.jpg\nWater/Water_1.jpg\n")
+    (model / "split-val.txt").write_text("Forest/Forest_1.png\n")
+    assert "trained on 2 of the 6 tiles" in evaluate("--data", folder, "--model", model).stderr
+    fair = evaluate("--data", folder, "--model", model, "--names", model / "split-val.txt")
+    assert fair.exit_code == 0
+    assert "trained on" not in fair.stderr

@@ -232,6 +232,12 @@ def test_tiles_that_the_initial_weights_know_are_no_silent_validation(tiles, tra
     assert "accuracy will look better than it is" in caplog.text
 
 
+def test_a_student_is_validated_on_what_its_teacher_has_not_seen(tiles, trained, tmp_path, caplog):
+    train(tiles, replace(RECIPE, teacher=str(trained), seed=5, **ONE_EPOCH), tmp_path)
+    assert (tmp_path / "split-val.txt").read_text() == (trained / "split-val.txt").read_text()
+    assert "better than it is" not in caplog.text
+
+
 # The best epoch, and when to stop
 
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -44,11 +44,13 @@ def split_tiles(
     - `random`: the share of each class, and a tile of each at least.
     - `location`: georeferenced tiles by blocks of 20 km, each wholly on one side, so that no tile is
       validated on ground that a neighbour showed in training; stratified as well as the blocks allow.
-    - `auto`: `files` if they are there, else as `known`, the split of the model that training starts from,
-      if it is one of these tiles, else `random`.
+    - `auto`: `files` if they are there, else as `known`, the split of a model that training builds on, if it
+      names half of these tiles or more, with every class in both parts (the others are left out), else
+      `random`.
 
-    Raises TrainingError if split files are half there, name a tile twice or none, a tile has no
-    georeference to go by, or a class would be in one part only.
+    Raises TrainingError if split files are half there, name a tile twice or none, or the same tile in both; a
+    tile has no georeference to go by, or there are too few blocks; a class has a single tile, or would be in
+    one part only.
     """
     if method not in METHODS:
         raise TrainingError(f"--split is '{method}'; known are {', '.join(METHODS)}.")
@@ -67,23 +69,20 @@ def split_tiles(
 
 
 def known_split(model: Path) -> Split | None:
-    """Return the split that a model's folder says it was trained with, if it says so."""
+    """Return the split that a model's folder says it was trained with, if it says so.
+
+    Raises TrainingError as `read_names` does.
+    """
     train, validation = (model / name for name in SPLIT_FILES)
     if not (train.is_file() and validation.is_file()):
         return None
     return Split(read_names(train), read_names(validation), f"as that of {model.name}")
 
 
-def warn_of_known_tiles(split: Split, known: Split) -> None:
-    """Warn if tiles to validate on were trained on before: accuracy on them says little."""
+def count_trained_on(names: Iterable[str], known: Split) -> int:
+    """Return how many of the tiles a model with the split `known` was trained on, whatever their endings."""
     trained = set(map(_stem, known.train))
-    if seen := sum(_stem(name) in trained for name in split.validation):
-        log.warning(
-            "The initial weights were trained on %d of the %d tiles to validate on, so accuracy will look "
-            "better than it is. --split auto takes their split where no split files are in the data folder.",
-            seen,
-            len(split.validation),
-        )
+    return sum(_stem(name) in trained for name in names)
 
 
 def read_names(path: Path) -> tuple[str, ...]:

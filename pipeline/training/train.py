@@ -49,7 +49,7 @@ from pipeline.training.objective import Objective, half_precision
 from pipeline.training.recipe import Recipe, Stage
 from pipeline.training.report import write_report
 from pipeline.training.schedule import build_optimizer, learning_rate_at, set_pace
-from pipeline.training.splits import SPLIT_FILES, Split, split_tiles, warn_of_known_tiles
+from pipeline.training.splits import SPLIT_FILES, Split, count_trained_on, known_split, split_tiles
 
 log = logging.getLogger(__name__)
 
@@ -105,31 +105,31 @@ def train(
     `split_tiles` and `load_tiles`, `device` as for `find_device`. Under `torchrun`, all its processes train
     one model.
 
-    Raises TrainingError for data, a recipe or a checkpoint that cannot be used, ModelError for initial
-    weights or a teacher that do not fit, DeviceError for a device that is absent, OutputError if `output`
-    cannot be written: what stood there by then stays, and `resume` continues from it.
+    Raises TrainingError for data, a recipe, a teacher or a checkpoint that cannot be used, ModelError for a
+    model that is not there or initial weights of another architecture, UsageError for `events` without the
+    package tensorboard, DeviceError for a device that is absent, OutputError if `output` cannot be written:
+    what stood there by then stays, and `resume` continues from it.
     """
     with join_team(device) as team, tensorboard(output / EVENTS, events and team.is_first) as add_events:
         checkpoint = _find_checkpoint(output, recipe) if resume else None
         torch.manual_seed(recipe.seed)
         # Before all tiles are read: a name that is mistyped shall not cost minutes.
         initial = find_initial_weights(recipe)
-        if recipe.teacher is not None:
-            load_bundle(recipe.teacher)
+        known = _split_to_keep(recipe, initial)
         split = split_tiles(
             data,
             validation_share=recipe.validation_share,
             seed=recipe.seed,
             method=split_method,
-            known=initial.split if initial is not None else None,
+            known=known,
         )
         training, validation = (
             load_tiles(data, names, bands=recipe.bands, skip_unreadable=skip_unreadable)
             for names in (split.train, split.validation)
         )
         _check(recipe, training, validation, team)
-        if initial is not None and initial.split is not None:
-            warn_of_known_tiles(split, initial.split)
+        if known is not None:
+            _warn_of_known_tiles(split, known)
         card = _describe(recipe, training, split, initial)
         run = _start(recipe, card, initial, team)
         if team.is_first:
@@ -271,6 +271,25 @@ def _conclude(output: Path, validation: TileSet, team: Team) -> None:
     metrics = {"split": "validation", **evaluation.summary(), "calibration": evaluation.calibration.errors()}
     bundle = rewrite_card(bundle, metrics=metrics)
     write_report(output, output / HISTORY, evaluation, validation, bundle.card)
+
+
+def _split_to_keep(recipe: Recipe, initial: InitialWeights | None) -> Split | None:
+    """Return the split of the model that training starts from or, without one, is taught by."""
+    teacher = load_bundle(recipe.teacher) if recipe.teacher is not None else None
+    if initial is not None and initial.split is not None:
+        return initial.split
+    return known_split(teacher.path) if teacher is not None else None
+
+
+def _warn_of_known_tiles(split: Split, known: Split) -> None:
+    if seen := count_trained_on(split.validation, known):
+        log.warning(
+            "The model that training starts from, or is taught by, was trained on %d of the %d tiles to "
+            "validate on, so accuracy will look better than it is. --split auto takes that model's split, "
+            "where no split files are in the data folder.",
+            seen,
+            len(split.validation),
+        )
 
 
 def _find_checkpoint(output: Path, recipe: Recipe) -> dict[str, Any] | None:
