@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 # core for more than reading ahead, on a GPU it is what the device would wait for.
 READER_THREADS = {"cpu": 2, "cuda": 8}
 
-# Percent. Of ten classes the shipped models are less sure than this of nearly all clouds and snow, and of one
+# Percent. Of ten classes the shipped RGB models are less sure than this of nearly all clouds and snow, and of one
 # cell in twelve of clear scenes: where most of a map is like that, something is wrong with it.
 UNSURE = 40
 
@@ -180,7 +180,7 @@ def classify_scene(
     A scene whose `run.json` matches is left as it is. Until all files are whole nothing in `output`
     changes. A long run that is interrupted is resumed by the next one. Raises SceneError if the scene
     cannot be read, OutputError if a file cannot be written or another run's files are in the way,
-    UsageError for options that do not fit the model.
+    UsageError for options that do not fit the model, DeviceError and ModelError as the predictor does.
     """
     prepared = prepare_scene(path, output, predictor, options, taken)
     if isinstance(prepared, Result):
@@ -373,7 +373,7 @@ def _doubts(land_cover: LandcoverMap, min_confidence: int) -> Iterator[Note]:
 def scene_is_done(path: str, output: Path, card: ModelCard, options: ClassifyOptions) -> str | None:
     """Return why `classify_scene` would classify a scene, None if its map is there already.
 
-    Only reads headers. Raises as `open_scene` does.
+    Reads headers, and a sample if needed. Raises as `open_scene` does.
     """
     scene = open_scene(path, card, options.scene)
     wanted = identity(scene, card, options.that_decide_the_map(card))

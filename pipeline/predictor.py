@@ -51,7 +51,7 @@ COMPILE_MIN_TILES = 200_000
 
 @dataclass(frozen=True)
 class PredictorOptions:
-    """How to compute. `batch_size` 0 is the device's own; `precision` is auto, float32 or bfloat16.
+    """How to compute. `batch_size` 0 is the device's own; `precision` is as for `find_precision`.
 
     `device` is auto, cpu, cuda or cuda:N; `compile` is auto (if the scene is long enough to pay for
     it), always or never.

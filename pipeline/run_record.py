@@ -32,7 +32,10 @@ def identity(scene: Scene, card: ModelCard, options: Record) -> Record:
 
 
 def earlier_run(output: Path, name: str, wanted: Record) -> tuple[Record | None, tuple[str, ...]]:
-    """Return the record in `output`, None if there is none, and what of it differs from `wanted`."""
+    """Return the record in `output`, None if there is none, and what of it differs from `wanted`.
+
+    One that cannot be understood, another version's, is empty and differs in `program`.
+    """
     path = record_path(output, name)
     if not path.is_file():
         return None, ()

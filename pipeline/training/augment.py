@@ -1,8 +1,8 @@
 """Random variations of training tiles, on the device, whole batches at a time.
 
 A network on 10 m tiles is brittle to sharpness: trained on interpolated crops alone it lost eleven
-points on tiles as they are. So warping (which interpolates) touches only a share of what is seen; the
-rest moves by whole pixels, flips and quarter turns, which leave every pixel as it was.
+points on tiles as they are. So what interpolates (warping, softening) touches only a share of what is seen;
+the rest moves by whole pixels, flips and quarter turns, which keep its sharpness.
 """
 
 import math

@@ -35,7 +35,7 @@ class Progress:
     best_epoch: int = -1
     best_accuracy: float = 0.0
     best_loss: float = float("inf")
-    validations_since: int = 0  # the best one
+    validations_since: int = 0  # the best one, of the last stage alone
     history: list[Row] = field(default_factory=list)  # a row an epoch
 
 

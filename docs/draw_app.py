@@ -1,0 +1,42 @@
+"""Photographs the app with a scene's map: how `app.png` was made.
+
+Needs Chromium, and Playwright (`pip install playwright`):
+
+    landcover app --no-browser --port 8000 &
+    python docs/draw_app.py http://127.0.0.1:8000 demo/demo.tif docs/app.png
+"""
+
+import shutil
+import sys
+
+from playwright.sync_api import sync_playwright
+
+BROWSERS = "chromium", "chromium-browser", "google-chrome"
+WINDOW = {"width": 1160, "height": 1000}
+STRIDE = "16"
+POINTER = 0.44, 0.375  # of the map's width and height: the river
+MINUTES = 5
+
+
+def photograph(address: str, scene: str, picture: str) -> None:
+    """Let the app at `address` classify a scene, point at a cell and save the map's panel as a PNG."""
+    with sync_playwright() as driver:
+        browser = next(filter(None, map(shutil.which, BROWSERS)))
+        page = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(
+            viewport=WINDOW
+        )
+        page.set_default_timeout(MINUTES * 60_000)
+        page.goto(f"{address}/#scene")
+        page.set_input_files("#scene-file", scene)
+        page.select_option("#scene-stride", STRIDE)
+        page.click("#scene-start")
+        panel = page.locator(".map[data-ready]:not(.drawing)")
+        panel.wait_for()
+        canvas = panel.locator("canvas")
+        box = canvas.bounding_box()
+        canvas.hover(position={"x": POINTER[0] * box["width"], "y": POINTER[1] * box["height"]})
+        panel.screenshot(path=picture)
+
+
+if __name__ == "__main__":
+    photograph(*sys.argv[1:])
