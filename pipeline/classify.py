@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 # core for more than reading ahead, on a GPU it is what the device would wait for.
 READER_THREADS = {"cpu": 2, "cuda": 8}
 
-# Percent. Of ten classes the shipped RGB models are less sure than this of nearly all clouds and snow, and of one
-# cell in twelve of clear scenes: where most of a map is like that, something is wrong with it.
+# Percent. Of ten classes the shipped RGB models are less sure than this of nearly all clouds and snow, and of
+# one cell in twelve of clear scenes: where most of a map is like that, something is wrong with it.
 UNSURE = 40
 
 # Every file that a map may have, after the scene's name, apart from the record.

@@ -70,8 +70,8 @@ def is_first_process() -> bool:
 def join_team(device_wish: str = "auto") -> Iterator[Team]:
     """Join the processes that `torchrun` started, or be alone without it.
 
-    `device_wish` is as for `find_device`; of GPUs each process of a team takes its own. Raises DeviceError for a device that is absent, or more processes
-    than GPUs.
+    `device_wish` is as for `find_device`; of GPUs each process of a team takes its own. Raises DeviceError
+    for a device that is absent, or more processes than GPUs.
     """
     device = find_device(device_wish)
     if not dist.is_torchelastic_launched():
