@@ -47,10 +47,10 @@ def run_batch(
     """Classify all scenes of `sources` (see `find_scenes`) into the folder `output`, and write the report.
 
     A scene whose `run.json` matches is left as it is, any other is done again if `setup.options` has
-    `refresh`; `on_outcome` is told how each one ended, as it ends. SIGINT, SIGTERM and SIGHUP end the batch at
-    once; the report then says which scenes were interrupted. Raises UsageError if there is
-    nothing to do, OutputError if `output` cannot be written to or another batch is at it, and what the
-    workers raise if the model cannot be loaded.
+    `refresh`; `on_outcome` is told how each one ended, as it ends. SIGINT, SIGTERM and SIGHUP end the batch
+    at once; the report then says which scenes were interrupted. Raises UsageError if there is nothing to do,
+    OutputError if `output` cannot be written to or another batch is at it, and what the workers raise if the
+    model cannot be loaded.
     """
     scenes = find_scenes(sources, output, _masks(setup))
     make_folder(output)
