@@ -170,20 +170,10 @@ def test_resuming_a_run_that_ran_out_of_patience_changes_nothing(tiles, tmp_path
     assert (tmp_path / "history.csv").read_bytes() == history
 
 
-def test_loss_scaling_resumes_too(tiles, tmp_path, monkeypatch):
+def test_loss_scaling_resumes_too(tiles, tmp_path):
     recipe = replace(RECIPE, precision="float16", stages=(Stage(2, 24),))
     whole = train(tiles, recipe, tmp_path / "whole").card.digest
-    train_epoch = loop._train_epoch
-
-    def interrupted(run, training, epoch):
-        if epoch == 1:
-            raise PowerCutError
-        return train_epoch(run, training, epoch)
-
-    monkeypatch.setattr(loop, "_train_epoch", interrupted)
-    with pytest.raises(PowerCutError):
-        train(tiles, recipe, tmp_path / "run")
-    monkeypatch.setattr(loop, "_train_epoch", train_epoch)
+    train_one_epoch(tiles, recipe, tmp_path / "run")
     assert train(tiles, recipe, tmp_path / "run", resume=True).card.digest == whole
     scaler = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["scaler"]
     assert scaler["scale"] > 1
@@ -199,17 +189,7 @@ def test_a_run_may_go_on_in_another_precision(tiles, tmp_path, monkeypatch):
     """`auto` is float16 on some GPUs and not on others: a scaler that was not needed has no state."""
     stages = (Stage(2, 24),)
     recipe = replace(RECIPE, precision="auto", stages=stages)
-    train_epoch = loop._train_epoch
-
-    def interrupted(run, training, epoch):
-        if epoch == 1:
-            raise PowerCutError
-        return train_epoch(run, training, epoch)
-
-    monkeypatch.setattr(loop, "_train_epoch", interrupted)
-    with pytest.raises(PowerCutError):
-        train(tiles, recipe, tmp_path)
-    monkeypatch.setattr(loop, "_train_epoch", train_epoch)
+    train_one_epoch(tiles, recipe, tmp_path)
     monkeypatch.setattr(loop, "find_precision", lambda wish, device: torch.float16)
     train(tiles, recipe, tmp_path, resume=True)
     assert (tmp_path / "history.csv").read_bytes().count(b"\n") == 1 + 2
@@ -228,6 +208,21 @@ def test_epochs_shorter_than_writing_a_checkpoint_share_one(tiles, unbroken, tmp
     monkeypatch.setattr(loop, "UNSAVED", -1)
     train(tiles, replace(RECIPE, evaluate_every=3), tmp_path)
     assert saved[2:] == [1, 2, 3, 4]
+
+
+def train_one_epoch(tiles: Path, recipe: Recipe, output: Path) -> None:
+    """Train until the second epoch, in which power is cut."""
+    train_epoch = loop._train_epoch
+
+    def interrupted(run, training, epoch):
+        if epoch == 1:
+            raise PowerCutError
+        return train_epoch(run, training, epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_train_epoch", interrupted)
+        with pytest.raises(PowerCutError):
+            train(tiles, recipe, output)
 
 
 # What is refused
