@@ -50,6 +50,12 @@ def other_scene(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def long_scene(tmp_path_factory) -> Path:
+    """Return a scene that takes seconds at stride 8: a browser can do something meanwhile."""
+    return write_scene(tmp_path_factory.mktemp("made") / "long.tif", size=960)
+
+
+@pytest.fixture(scope="module")
 def root(tmp_path_factory, scene, light_predictor) -> Path:
     folder = tmp_path_factory.mktemp("root")
     shutil.copy(scene, folder)
@@ -274,9 +280,9 @@ def test_a_scene_is_classified_and_its_map_read(visit, scene):
     expect(readout).not_to_have_attribute("data-row", "6")  # another cell is in the middle now
 
 
-def test_a_run_is_cancelled(visit, scene):
+def test_a_run_is_cancelled(visit, long_scene):
     page = visit("#scene")
-    classify(page, scene, stride=8)
+    classify(page, long_scene, stride=8)
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#scene-message")).to_have_text("Cancelled: nothing was written.")
     expect(page.locator("#scene-work")).to_be_hidden()
@@ -286,18 +292,18 @@ def test_a_run_is_cancelled(visit, scene):
     shown_map(page)
 
 
-def test_two_visitors_wait_for_each_other_and_see_their_own(visit, scene, other_scene):
+def test_two_visitors_wait_for_each_other_and_see_their_own(visit, long_scene, other_scene):
     one, other = visit("#scene"), visit("#scene")
-    classify(one, scene, stride=8)
+    classify(one, long_scene, stride=8)
     classify(other, other_scene, stride=64)
     expect(other.locator("#scene-step")).to_contain_text("One scene is before yours")
     other.reload()  # does not lose its place
     expect(other.locator("#scene-step")).to_contain_text(
         re.compile("before yours|Reading|Classifying|Writing")
     )
-    expect(shown_map(one).locator(".summary")).to_contain_text(re.compile("56 . 56 cells"))
+    expect(shown_map(one).locator(".summary")).to_contain_text(re.compile("120 . 120 cells"))
     expect(shown_map(other).locator(".summary")).to_contain_text(re.compile("5 . 5 cells"))
-    assert "made_landcover.tif" in downloaded(one).namelist()
+    assert "long_landcover.tif" in downloaded(one).namelist()
     assert "other_landcover.tif" in downloaded(other).namelist()
 
 
