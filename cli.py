@@ -632,12 +632,13 @@ def evaluate(
     tiles = load(data, read_names(names) if names else None)
     raw = load(raw_tiles) if raw_tiles else None
     if (split := known_split(bundle.path)) and (seen := count_trained_on(tiles.names, split)):
+        fair = bundle.path / SPLIT_FILES[1]
         log.warning(
             "The model was trained on %d of the %d tiles, so it looks better than it is: measure it with "
             "--names %s.",
             seen,
             len(tiles),
-            bundle.path / SPLIT_FILES[1],
+            fair,
         )
     evaluation = evaluate_with(predictor, tiles)
     measurements = Measurements(

@@ -8,6 +8,15 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 
+# What trains on them in a second.
+TINY_RECIPE = """
+name: tiny
+architecture: resnet18
+stages: [{epochs: 1, size: 32}]
+batch_size: 8
+ema_decay: 0.5
+"""
+
 COLORS = {"Field": (150, 110, 60), "Forest": (50, 110, 60), "Water": (50, 70, 130)}
 
 

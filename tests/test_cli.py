@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner, Result
-from made_tiles import make_tiles
+from made_tiles import TINY_RECIPE, make_tiles
 from rasterio.transform import from_origin
 from rasterio.warp import transform as transform_points
 
@@ -350,19 +350,11 @@ def test_scene_without_the_bands_of_the_model(write_raster, tmp_path):
 
 # ---- training ------------------------------------------------------------------------------------
 
-TINY = """
-name: tiny
-architecture: resnet18
-stages: [{epochs: 1, size: 32}]
-batch_size: 8
-ema_decay: 0.5
-"""
-
 
 @pytest.fixture
 def recipe(tmp_path) -> Path:
     path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
+    path.write_text(TINY_RECIPE)
     return path
 
 
@@ -377,7 +369,7 @@ def test_a_run_that_is_there_is_replaced_only_if_that_is_asked_for(recipe, tmp_p
     assert (tmp_path / "run" / "card.json").read_bytes() == before
     assert landcover(*train, "--resume").exit_code == 0
     assert "give one of them" in fails(2, *train, "--resume", "--overwrite")
-    recipe.write_text(TINY + "seed: 5\n")
+    recipe.write_text(TINY_RECIPE + "seed: 5\n")
     assert landcover(*train, "--overwrite").exit_code == 0
     assert (tmp_path / "run" / "card.json").read_bytes() != before
 

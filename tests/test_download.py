@@ -15,7 +15,7 @@ from threading import Thread
 
 import pytest
 from click.testing import CliRunner
-from made_tiles import make_tiles
+from made_tiles import TINY_RECIPE, make_tiles
 
 import cli
 from pipeline.errors import OutputError, TrainingError
@@ -254,19 +254,10 @@ def test_eurosat_comes_from_its_zenodo_record():
 
 # The command
 
-TINY = """
-name: tiny
-architecture: resnet18
-stages: [{epochs: 1, size: 32}]
-warmup_epochs: 0
-batch_size: 4
-ema_decay: 0.5
-"""
-
 
 @pytest.fixture
 def recipe(tmp_path) -> str:
-    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "tiny.yaml").write_text(TINY_RECIPE)
     return str(tmp_path / "tiny.yaml")
 
 

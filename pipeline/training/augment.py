@@ -116,7 +116,7 @@ def _vary_detail(images: torch.Tensor, amount: float, generator: torch.Generator
     """Strengthen or weaken what differs from the mean of 3 x 3 pixels, in each band by itself.
 
     JPEG keeps colour at half the resolution of brightness. EuroSAT's pictures so have the fine detail of
-    the bands' mean in every band: a fifth less of it in red, and more in blue, than the scenes have.
+    the brightness in every band: a sixth less of it in red, and more in blue, than the scenes have.
     """
     coarse = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
     factor = 1 + (2 * _uniform(images.shape[:2], generator, images.device) - 1) * amount

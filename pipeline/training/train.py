@@ -116,29 +116,14 @@ def train(
         # Before all tiles are read: a name that is mistyped shall not cost minutes.
         initial = find_initial_weights(recipe)
         known = _split_to_keep(recipe, initial)
-        split = split_tiles(
-            data,
-            validation_share=recipe.validation_share,
-            seed=recipe.seed,
-            method=split_method,
-            known=known,
-        )
-        training, validation = (
-            load_tiles(data, names, bands=recipe.bands, skip_unreadable=skip_unreadable)
-            for names in (split.train, split.validation)
-        )
+        split, training, validation = _read_tiles(data, recipe, split_method, known, skip_unreadable)
         _check(recipe, training, validation, team)
-        if known is not None:
-            _warn_of_known_tiles(split, known)
         card = _describe(recipe, training, split, initial)
         run = _start(recipe, card, initial, team)
         if team.is_first:
             _prepare_output(output, training, validation, goes_on=checkpoint is not None)
         if checkpoint is not None:
-            run.progress = restore(checkpoint, run.parts)
-            log.info("going on after epoch %d", run.progress.epoch)
-            if team.is_first:
-                write_history(output / HISTORY, run.progress.history)
+            _go_on(run, checkpoint, output)
         if team.agree(run.progress.epoch) != run.progress.epoch:
             raise TrainingError(
                 f"{output / CHECKPOINT} is not the same on all machines: give a folder that they share."
@@ -164,6 +149,36 @@ def train(
             _conclude(output, validation, team)
         team.agree("concluded")  # the others wait for it
         return load_bundle(output)
+
+
+def _read_tiles(
+    data: Path, recipe: Recipe, split_method: str, known: Split | None, skip_unreadable: bool
+) -> tuple[Split, TileSet, TileSet]:
+    """Return the split, the tiles to train on and those to validate on."""
+    split = split_tiles(
+        data, validation_share=recipe.validation_share, seed=recipe.seed, method=split_method, known=known
+    )
+    training, validation = (
+        load_tiles(data, names, bands=recipe.bands, skip_unreadable=skip_unreadable)
+        for names in (split.train, split.validation)
+    )
+    if known is not None and (seen := count_trained_on(split.validation, known)):
+        log.warning(
+            "The model that training starts from, or is taught by, was trained on %d of the %d tiles to "
+            "validate on, so accuracy will look better than it is. --split auto takes that model's split, "
+            "where no split files are in the data folder.",
+            seen,
+            len(split.validation),
+        )
+    return split, training, validation
+
+
+def _go_on(run: Run, checkpoint: dict[str, Any], output: Path) -> None:
+    """Bring the run to where the checkpoint was written, and the history with it."""
+    run.progress = restore(checkpoint, run.parts)
+    log.info("going on after epoch %d", run.progress.epoch)
+    if run.team.is_first:
+        write_history(output / HISTORY, run.progress.history)
 
 
 @contextmanager
@@ -279,17 +294,6 @@ def _split_to_keep(recipe: Recipe, initial: InitialWeights | None) -> Split | No
     if initial is not None and initial.split is not None:
         return initial.split
     return known_split(teacher.path) if teacher is not None else None
-
-
-def _warn_of_known_tiles(split: Split, known: Split) -> None:
-    if seen := count_trained_on(split.validation, known):
-        log.warning(
-            "The model that training starts from, or is taught by, was trained on %d of the %d tiles to "
-            "validate on, so accuracy will look better than it is. --split auto takes that model's split, "
-            "where no split files are in the data folder.",
-            seen,
-            len(split.validation),
-        )
 
 
 def _find_checkpoint(output: Path, recipe: Recipe) -> dict[str, Any] | None:
