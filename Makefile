@@ -13,7 +13,7 @@ BIN    := $(VENV)/bin
 demo: install
 ifeq ($(SCENE),)
 	@mkdir -p demo
-	@$(BIN)/python -m pipeline.synthetic demo/demo.tif
+	@$(BIN)/python -m pipeline.scenes.synthetic demo/demo.tif
 	@$(BIN)/landcover classify demo/demo.tif -o demo --preview --overwrite
 else
 	@$(BIN)/landcover classify "$(SCENE)" -o demo --preview --overwrite
@@ -27,14 +27,14 @@ qgis-check: install-dev
 	@/usr/bin/python3 -c 'import qgis.core' 2>/dev/null || { SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 		$$SUDO apt-get update -qq && $$SUDO apt-get install -y --no-install-recommends python3-qgis; }
 	@/usr/bin/python3 -c 'from qgis.core import Qgis; print("QGIS", Qgis.QGIS_VERSION)'
-	$(BIN)/python -m pytest tests/test_qgis.py -rs
+	$(BIN)/python -m pytest tests/maps/test_qgis.py -rs
 
 # The system's Chromium, driven by Playwright, which so need not download a browser of its own.
 app-test: $(VENV)/.installed-app
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 		SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 		$$SUDO apt-get update -qq && $$SUDO apt-get install -y --no-install-recommends chromium; }
-	$(BIN)/python -m pytest tests/test_app*.py -rs
+	$(BIN)/python -m pytest tests/app -rs
 
 lint: install-dev
 	$(BIN)/ruff check .

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from pipeline.batch.inputs import SceneInput
     from pipeline.batch.messages import Outcome
     from pipeline.batch.report import Report
-    from pipeline.classify import ClassifyOptions, Result
-    from pipeline.outputs.areas import ClassArea
-    from pipeline.predictor import Predictor
+    from pipeline.classify import Result
+    from pipeline.maps.areas import ClassArea
+    from pipeline.model.predictor import Predictor
+    from pipeline.options import ClassifyOptions
 
 log = logging.getLogger("landcover")
 
@@ -297,15 +298,14 @@ def classify(
     NAME_landcover.tif (the map), NAME_confidence.tif, NAME_landcover.geojson, NAME_landcover.qml
     (QGIS colours), NAME_areas.csv and NAME_run.json.
     """
-    from pipeline.classify import ClassifyOptions
+    from pipeline.files import make_folder
     from pipeline.model.bundle import load_bundle
-    from pipeline.outputs.atomic import make_folder
-    from pipeline.predictor import Predictor, PredictorOptions
-    from pipeline.scene import SceneOptions
+    from pipeline.model.predictor import Predictor
+    from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 
     bundle = load_bundle(model)
     options = ClassifyOptions(scene=SceneOptions(**scene_options), **map_options, overwrite=overwrite)
-    options.check(bundle.card)
+    options.check(bundle.card.tile_size)
     make_folder(output)
     predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(**predictor_options))
     failures: dict[str, bool] = {}  # scene -> whether it was wrong use
@@ -389,7 +389,8 @@ def batch(
     the same to programs, and logs/ has a file a scene.
     """
     from pipeline.batch.messages import Setup
-    from pipeline.batch.run import BatchOptions, look_at_scenes, run_batch
+    from pipeline.batch.run import look_at_scenes, run_batch
+    from pipeline.options import BatchOptions
 
     setup = Setup(
         model,
@@ -430,7 +431,8 @@ def mosaic(folder: Path, output: Path, crs: str | None, polygons: str, overwrite
     a .vrt shows the map that is surer on the whole. Maps that start between the cells of the others are
     moved onto them, by half a cell at most.
     """
-    from pipeline.mosaic import MosaicOptions, join_maps
+    from pipeline.maps.mosaic import join_maps
+    from pipeline.options import MosaicOptions
 
     with tqdm(desc=output.name, unit=" maps", disable=None, leave=False) as bar:
 
@@ -455,9 +457,9 @@ def mosaic(folder: Path, output: Path, crs: str | None, polygons: str, overwrite
 @reports_errors
 def info(scene: str, model: str, scene_options: dict[str, Any], stride: int | None, as_json: bool) -> None:
     """Say what `classify` would do with a scene, and why."""
-    from pipeline.classify import ClassifyOptions, describe_scene
+    from pipeline.classify import describe_scene
     from pipeline.model.bundle import load_bundle
-    from pipeline.scene import SceneOptions
+    from pipeline.options import ClassifyOptions, SceneOptions
 
     options = ClassifyOptions(scene=SceneOptions(**scene_options), stride=stride)
     description = describe_scene(scene, load_bundle(model).card, options)
@@ -618,7 +620,8 @@ def evaluate(
     if raw_tiles and not robustness:
         raise UsageError("--raw-tiles is measured by --robustness: give that too.")
     from pipeline.model.bundle import load_bundle
-    from pipeline.predictor import Predictor, PredictorOptions
+    from pipeline.model.predictor import Predictor
+    from pipeline.options import PredictorOptions
     from pipeline.training.dataset import load_tiles
     from pipeline.training.evaluate import evaluate_with, measure_tta
     from pipeline.training.history import HISTORY
@@ -728,7 +731,8 @@ def app(host: str, port: int, root: Path | None, model: str, max_upload: int, no
     have been away for two hours, and when the app ends. Ctrl-C ends it.
     """
     try:
-        from pipeline.app.server import AppOptions, serve
+        from pipeline.app.server import serve
+        from pipeline.options import AppOptions
     except ModuleNotFoundError as error:
         raise UsageError(f"The app needs {error.name}: pip install 'landcover[app]'.") from error
 

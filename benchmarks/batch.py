@@ -21,7 +21,7 @@ from throughput import make_scene
 from pipeline.batch.inputs import find_scenes
 from pipeline.batch.messages import DONE, Outcome, Ready, Setup, Task
 from pipeline.batch.pool import Pool
-from pipeline.grid import TileGrid
+from pipeline.tiles import TileGrid
 
 TILE = 64
 

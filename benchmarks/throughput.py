@@ -27,14 +27,13 @@ from PIL import Image
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from pipeline.classify import ClassifyOptions, classify_scene
+from pipeline.classify import classify_scene
 from pipeline.errors import DeviceError
-from pipeline.grid import TileGrid
 from pipeline.model.bundle import load_bundle
-from pipeline.predictor import Predictor, PredictorOptions
-from pipeline.radiometry import PixelTransform
-from pipeline.reader import TileBlock
-from pipeline.scene import SceneOptions
+from pipeline.model.predictor import Predictor
+from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
+from pipeline.tiles import TileBlock, TileGrid
+from pipeline.values import PixelTransform
 
 BANDS = ("B04", "B03", "B02")
 OPTIONS = ClassifyOptions(scene=SceneOptions(level="l1c", offset=0), overwrite=True)
@@ -105,7 +104,7 @@ def measure_speed(scene: Path, size: int, model: str, options: PredictorOptions,
     """Time the network alone and the whole path in turn, `rounds` times each."""
     bundle = load_bundle(model)
     predictor = Predictor(bundle.load_network(), bundle.card, options)
-    tiles = TileGrid(size, size, bundle.card.tile_size, OPTIONS.stride_for(bundle.card)).tile_count
+    tiles = TileGrid(size, size, bundle.card.tile_size, OPTIONS.stride_for(bundle.card.tile_size)).tile_count
     alone, whole = [], []
     with tempfile.TemporaryDirectory() as output:
         classify_scene(str(scene), Path(output), predictor, OPTIONS)  # warm: files cached, compiled

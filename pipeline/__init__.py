@@ -1,28 +1,29 @@
 """landcover: satellite scenes to land-cover maps.
 
-What most programs need can be had from here; it is imported when first used, since torch and GDAL
-take seconds that `landcover --help` should not.
+This is the public Python API: what most programs need can be imported from here. Each name is loaded when
+it is first used, since torch and GDAL take seconds that `landcover --help` should not.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.classify import ClassifyOptions, Result, classify_scene
+    from pipeline.classify import Result, classify_scene
     from pipeline.model.bundle import Bundle, load_bundle
-    from pipeline.predictor import Predictor, PredictorOptions
-    from pipeline.scene import SceneOptions, open_scene
+    from pipeline.model.predictor import Predictor
+    from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
+    from pipeline.scenes.scene import open_scene
 
 _HOMES = {
     "Bundle": "pipeline.model.bundle",
-    "ClassifyOptions": "pipeline.classify",
-    "Predictor": "pipeline.predictor",
-    "PredictorOptions": "pipeline.predictor",
+    "ClassifyOptions": "pipeline.options",
+    "Predictor": "pipeline.model.predictor",
+    "PredictorOptions": "pipeline.options",
     "Result": "pipeline.classify",
-    "SceneOptions": "pipeline.scene",
+    "SceneOptions": "pipeline.options",
     "classify_scene": "pipeline.classify",
     "load_bundle": "pipeline.model.bundle",
-    "open_scene": "pipeline.scene",
+    "open_scene": "pipeline.scenes.scene",
 }
 
 __all__ = [

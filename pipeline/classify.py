@@ -5,28 +5,22 @@ import logging
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import OutputError, SceneError, UsageError
-from pipeline.grid import MIN_STRIDE, TileGrid
-from pipeline.journal import WAIT, Journal, journal_path
-from pipeline.landcover_map import NO_CONFIDENCE, LandcoverMap, MapBuilder
-from pipeline.model.bundle import ModelCard
-from pipeline.notes import Note, warning
-from pipeline.outputs.areas import ClassArea, class_areas, write_areas
-from pipeline.outputs.atomic import make_folder, publish, staging_folder, write_file
-from pipeline.outputs.polygons import POLYGON_SUFFIXES, polygons_possible, write_polygons
-from pipeline.outputs.preview import write_preview
-from pipeline.outputs.raster import write_confidence, write_landcover, write_probabilities
-from pipeline.outputs.style import write_style
-from pipeline.predictor import Predictor
-from pipeline.reader import TileBlock, read_blocks
-from pipeline.run_record import (
+from pipeline.errors import OutputError, SceneError
+from pipeline.files import make_folder, publish, staging_folder, write_file
+from pipeline.journal import Journal, journal_path
+from pipeline.maps.areas import ClassArea, class_areas, write_areas
+from pipeline.maps.cog import write_confidence, write_landcover, write_probabilities
+from pipeline.maps.landcover_map import NO_CONFIDENCE, LandcoverMap, MapBuilder
+from pipeline.maps.polygons import POLYGON_SUFFIXES, polygons_possible, write_polygons
+from pipeline.maps.preview import write_preview
+from pipeline.maps.record import (
     Record,
     areas_of,
     earlier_run,
@@ -35,7 +29,14 @@ from pipeline.run_record import (
     make_record,
     record_path,
 )
-from pipeline.scene import Scene, SceneOptions, open_scene
+from pipeline.maps.style import write_style
+from pipeline.model.card import ModelCard
+from pipeline.model.predictor import Predictor
+from pipeline.notes import Note, warning
+from pipeline.options import ClassifyOptions
+from pipeline.scenes.reader import read_blocks
+from pipeline.scenes.scene import Scene, open_scene
+from pipeline.tiles import TileBlock, TileGrid
 
 log = logging.getLogger(__name__)
 
@@ -65,55 +66,6 @@ SIDE_FILES = (
     "_probabilities.tif.aux.xml",
     *(f"_landcover.gpkg{ending}" for ending in ("-wal", "-shm", "-journal")),
 )
-
-
-@dataclass(frozen=True)
-class ClassifyOptions:
-    """What the user may decide about one scene's map.
-
-    `stride` is in pixels, None for the model's tile; `min_confidence` in percent; `polygons` one of
-    geojson, gpkg, fgb, parquet and none; `tta` is test-time augmentation. A map that is there already is
-    left as it is, and refused if another model, input or options made it: `refresh` makes that one anew,
-    `overwrite` any. `reader_threads` is 0 for as many as keep the device busy; `journal_after` how many
-    seconds of work are kept for a later run.
-    """
-
-    scene: SceneOptions = field(default_factory=SceneOptions)
-    stride: int | None = None
-    min_confidence: int = 0
-    polygons: str = "geojson"
-    probabilities: bool = False
-    preview: bool = False
-    tta: bool = False
-    overwrite: bool = False
-    refresh: bool = False
-    reader_threads: int = 0
-    journal_after: float = WAIT
-
-    def stride_for(self, card: ModelCard) -> int:
-        """Return the stride; raises UsageError if the model's tiles would leave gaps or be too many."""
-        stride = self.stride or card.tile_size
-        if not MIN_STRIDE <= stride <= card.tile_size:
-            raise UsageError(
-                f"--stride {stride} is out of range: it may be {MIN_STRIDE} to {card.tile_size} pixels, "
-                "the model's tile."
-            )
-        return stride
-
-    def check(self, card: ModelCard) -> None:
-        """Raise UsageError if an option cannot be meant, or not with this model."""
-        self.stride_for(card)
-        if not 0 <= self.min_confidence <= 100:
-            raise UsageError(f"--min-confidence is a percentage, not {self.min_confidence}.")
-        if self.polygons not in (*POLYGON_SUFFIXES, "none"):
-            raise UsageError(f"--polygons is one of {', '.join(POLYGON_SUFFIXES)} and none.")
-
-    def that_decide_the_map(self, card: ModelCard) -> dict[str, Any]:
-        """Return the options that change what is written."""
-        decisive = asdict(replace(self, stride=self.stride_for(card)))
-        for name in ("overwrite", "refresh", "reader_threads", "journal_after"):
-            del decisive[name]
-        return decisive
 
 
 @dataclass(frozen=True)
@@ -201,7 +153,7 @@ def prepare_scene(
     """
     started = time.perf_counter()
     card = predictor.card
-    options.check(card)
+    options.check(card.tile_size)
     scene = open_scene(path, card, options.scene)
     if options.overwrite and scene.name.casefold() in taken:
         raise OutputError(
@@ -209,7 +161,7 @@ def prepare_scene(
             "classify the two into different folders with -o."
         )
     make_folder(output)
-    wanted = identity(scene, card, options.that_decide_the_map(card))
+    wanted = identity(scene, card, options.identity(card.tile_size))
     if not options.overwrite and (result := _finished(scene.name, output, wanted, options)):
         with suppress(OSError):  # it is there still if that run was killed between its last two steps
             journal_path(output, scene.name).unlink(missing_ok=True)
@@ -217,7 +169,7 @@ def prepare_scene(
     for note in scene.notes:
         log.log(logging.WARNING if note.level == "warning" else logging.INFO, "%s: %s", scene.name, note.text)
 
-    grid = TileGrid(scene.width, scene.height, card.tile_size, options.stride_for(card))
+    grid = TileGrid(scene.width, scene.height, card.tile_size, options.stride_for(card.tile_size))
     journal = Journal(
         journal_path(output, scene.name),
         {**wanted, "computed": [predictor.device.type, str(predictor.precision)]},
@@ -376,7 +328,7 @@ def scene_is_done(path: str, output: Path, card: ModelCard, options: ClassifyOpt
     Reads headers, and a sample if needed. Raises as `open_scene` does.
     """
     scene = open_scene(path, card, options.scene)
-    wanted = identity(scene, card, options.that_decide_the_map(card))
+    wanted = identity(scene, card, options.identity(card.tile_size))
     record, different = earlier_run(output, scene.name, wanted)
     if record is None:
         return "new"
@@ -388,7 +340,7 @@ def scene_is_done(path: str, output: Path, card: ModelCard, options: ClassifyOpt
 def describe_scene(path: str, card: ModelCard, options: ClassifyOptions) -> dict[str, Any]:
     """Return what would be done with a scene, and why, as plain values in the order to show them."""
     scene = open_scene(path, card, options.scene)
-    stride = options.stride_for(card)
+    stride = options.stride_for(card.tile_size)
     grid = TileGrid(scene.width, scene.height, card.tile_size, stride)
     return {
         "scene": scene.name,

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.reader import TileBlock
+from pipeline.options import JOURNAL_AFTER
+from pipeline.tiles import TileBlock
 
 log = logging.getLogger(__name__)
 
-WAIT = 30.0  # seconds of work that are sooner done again than kept
 _HEAD = struct.Struct("<II")  # the bytes that follow, and their CRC-32
 
 
@@ -38,7 +38,7 @@ class Journal:
     written is done without, with a warning.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], wait: float = WAIT):
+    def __init__(self, path: Path, identity: dict[str, Any], wait: float = JOURNAL_AFTER):
         self.path = path
         self._identity = json.dumps(identity, sort_keys=True).encode()
         self._write_from = time.monotonic() + wait

@@ -86,6 +86,7 @@ def light():
 
 @pytest.fixture(scope="session")
 def light_predictor(light):
-    from pipeline.predictor import Predictor, PredictorOptions
+    from pipeline.model.predictor import Predictor
+    from pipeline.options import PredictorOptions
 
     return Predictor(light.load_network(), light.card, PredictorOptions(device="cpu"))

@@ -14,11 +14,11 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as transform_points
 
-from pipeline.classify import ClassifyOptions, classify_scene, prepare_scene, scene_is_done
+from pipeline.classify import classify_scene, prepare_scene, scene_is_done
 from pipeline.errors import OutputError, SceneError, UsageError
-from pipeline.reader import read_blocks
-from pipeline.scene import SceneOptions
-from pipeline.synthetic import write_scene
+from pipeline.options import ClassifyOptions, SceneOptions
+from pipeline.scenes.reader import read_blocks
+from pipeline.scenes.synthetic import write_scene
 from pipeline.training.dataset import load_tiles
 from pipeline.training.evaluate import evaluate_bundle
 
@@ -414,7 +414,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pipeline.outputs.atomic.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("pipeline.files.tempfile.TemporaryFile", refuse)
     monkeypatch.setattr("pipeline.classify.read_blocks", None)
     with pytest.raises(OutputError, match="cannot be written"):
         classify(l1c(), tmp_path / "out", light_predictor)
@@ -461,9 +461,12 @@ def test_progress_reaches_the_number_of_tiles(l1c, tmp_path, light_predictor):
 def test_a_model_of_other_tiles_and_classes_is_used_as_it_is(l1c, tmp_path):
     import torch
 
-    from pipeline.model.bundle import LandCoverClass, ModelCard, Scaling, load_bundle, save_bundle
+    from pipeline.model.bundle import load_bundle, save_bundle
+    from pipeline.model.card import LandCoverClass, ModelCard
     from pipeline.model.network import build_network
-    from pipeline.predictor import Predictor, PredictorOptions
+    from pipeline.model.predictor import Predictor
+    from pipeline.options import PredictorOptions
+    from pipeline.values import Scaling
 
     torch.manual_seed(0)
     card = ModelCard(

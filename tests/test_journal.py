@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.journal import Journal
-from pipeline.reader import TileBlock
+from pipeline.tiles import TileBlock
 
 IDENTITY = {"model": "a"}
 

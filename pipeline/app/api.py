@@ -8,7 +8,7 @@ import tempfile
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -37,13 +37,10 @@ from pipeline.app.uploads import (
 from pipeline.app.visitors import Visitor, Visitors
 from pipeline.app.wishes import Wishes, number, parse, scene_options, whole
 from pipeline.batch.report import HTML_NAME
-from pipeline.classify import ClassifyOptions
 from pipeline.errors import LandcoverError, UsageError
-from pipeline.map_files import RUN_ENDING
-from pipeline.scene import SceneOptions, open_scene
-
-if TYPE_CHECKING:
-    from pipeline.app.server import AppOptions
+from pipeline.maps.finished import RUN_ENDING
+from pipeline.options import AppOptions, ClassifyOptions, SceneOptions
+from pipeline.scenes.scene import open_scene
 
 MAX_WISHES = 10_000  # bytes
 NO_STORE = {"Cache-Control": "no-store"}
@@ -56,7 +53,7 @@ class Api:
     cannot be loaded.
     """
 
-    def __init__(self, options: "AppOptions", folder: Path, cookie: str, visitors: Visitors):
+    def __init__(self, options: AppOptions, folder: Path, cookie: str, visitors: Visitors):
         self._options = options
         self._folder = folder
         self._cookie = cookie
@@ -199,7 +196,7 @@ class Api:
             preview=True,
             journal_after=float("inf"),  # what is sent to us is not kept for another time
         )
-        options.check(self._models.card(model))
+        options.check(self._models.card(model).tile_size)
         if scene.run:
             shutil.rmtree(scene.run.output, ignore_errors=True)
         output = scene.folder / f"map-{secrets.token_hex(4)}"

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.synthetic import BANDS, Cover, SyntheticScene, make_scene, write_scene
+from pipeline.scenes.synthetic import BANDS, Cover, SyntheticScene, make_scene, write_scene
+from pipeline.values import DIGITAL_NUMBERS, EUROSAT_RGB_SCALING, NATURAL_COLOR
 
 FOLDER = Path(__file__).with_name("static") / "examples"
 TILE = 64
@@ -36,8 +37,9 @@ def draw_tiles(folder: Path = FOLDER) -> None:
     scene = make_scene()
     folder.mkdir(parents=True, exist_ok=True)
     for cover in SHOWN:
-        tile = _purest(scene, cover)[[BANDS.index(band) for band in ("B04", "B03", "B02")]]
-        colours = np.rint(1 + np.clip(tile, 0, 2750) * (254 / 2750)).astype(np.uint8)
+        tile = _purest(scene, cover)[[BANDS.index(band) for band in NATURAL_COLOR]]
+        values = EUROSAT_RGB_SCALING.to_value(tile / DIGITAL_NUMBERS).clip(*EUROSAT_RGB_SCALING.values)
+        colours = np.rint(values).astype(np.uint8)
         picture = Image.fromarray(np.moveaxis(colours, 0, -1))
         picture.save(folder / f"{class_name(cover)}.jpg", quality=92, subsampling=0)
 

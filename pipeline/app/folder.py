@@ -8,10 +8,10 @@ from typing import Any
 from pipeline.batch.report import HTML_NAME
 from pipeline.classify import OUTPUTS
 from pipeline.errors import SceneError
-from pipeline.imagery import RASTER_SUFFIXES
-from pipeline.map_files import RUN_ENDING
-from pipeline.scene import Scene
-from pipeline.sentinel2 import band_in_file_name
+from pipeline.maps.finished import RUN_ENDING
+from pipeline.scenes.bands import RASTER_SUFFIXES
+from pipeline.scenes.scene import Scene
+from pipeline.scenes.sentinel2 import band_in_file_name
 
 MAX_LISTED = 1_000  # of each kind
 SCENE_SUFFIXES = (RASTER_SUFFIXES | {".zip"}) - {".png"}

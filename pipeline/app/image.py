@@ -8,17 +8,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.app.picture import NATURAL_COLOURS, as_address, in_colours
+from pipeline.app.picture import as_address, in_colours
 from pipeline.app.trust import how_sure, is_eurosat_rgb, unlike_training
 from pipeline.app.uploads import JPEG_2000, TIFF, begins_as, check_pixels, check_raster
 from pipeline.errors import SceneError, UsageError
-from pipeline.imagery import open_raster
-from pipeline.model.bundle import ModelCard
+from pipeline.model.card import ModelCard
+from pipeline.model.predictor import Predictor
 from pipeline.notes import Note, info, warning
-from pipeline.predictor import Predictor
-from pipeline.radiometry import PixelTransform, pixel_transform, rgb8_encoding, tci_encoding
-from pipeline.scene import SceneOptions, open_scene
+from pipeline.options import SceneOptions
+from pipeline.scenes.bands import open_raster
+from pipeline.scenes.radiometry import pixel_transform, rgb8_encoding, tci_encoding
+from pipeline.scenes.scene import open_scene
 from pipeline.training.dataset import EUROSAT_BANDS
+from pipeline.values import NATURAL_COLOR, PixelTransform
 
 MAX_IMAGE_PIXELS = 50_000_000  # what a telephone's camera takes
 MAX_IMAGE_MIB = 100
@@ -130,7 +132,7 @@ def _load_picture(path: Path, card: ModelCard, level: str) -> LoadedImage:
         )
     encoding = tci_encoding("l1c", len(card.bands)) if level == "tci" else rgb8_encoding(len(card.bands))
     transform = pixel_transform(card, encoding)  # refuses models that need more than colours
-    channels = [NATURAL_COLOURS.index(band) for band in card.bands]
+    channels = [NATURAL_COLOR.index(band) for band in card.bands]
     return LoadedImage(np.moveaxis(colours, -1, 0)[channels], alpha > 0, transform, notes)
 
 

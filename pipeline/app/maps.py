@@ -13,8 +13,8 @@ from rasterio.errors import RasterioError
 from pipeline.app.uploads import MIB
 from pipeline.classify import OUTPUTS
 from pipeline.errors import SceneError
-from pipeline.ground_grid import crs_name
-from pipeline.map_files import RUN_ENDING
+from pipeline.maps.finished import RUN_ENDING
+from pipeline.scenes.ground import crs_name
 
 PACKED_ALREADY = frozenset({".tif", ".png", ".parquet"})
 

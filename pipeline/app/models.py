@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import UsageError
-from pipeline.model.bundle import Bundle, ModelCard, list_bundles, load_bundle
-from pipeline.predictor import Predictor
+from pipeline.model.bundle import Bundle, list_bundles, load_bundle
+from pipeline.model.card import ModelCard
+from pipeline.model.predictor import Predictor
 
 Use = Literal["images", "scenes"]
 

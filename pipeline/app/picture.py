@@ -13,14 +13,14 @@ from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from pipeline.imagery import open_raster
-from pipeline.layers import BandLayer, OpenLayer
-from pipeline.model.bundle import ModelCard
-from pipeline.scene import GDAL_OPTIONS, Scene, SceneReader
+from pipeline.model.card import ModelCard
+from pipeline.scenes.bands import open_raster
+from pipeline.scenes.rasters import BandLayer, OpenLayer
+from pipeline.scenes.scene import GDAL_OPTIONS, Scene, SceneReader
+from pipeline.values import NATURAL_COLOR
 
 LONGEST_SIDE = 1_600  # pixels of a scene's picture: sharp on a large screen, less than a megabyte
 STRIP = 512  # rows of a scene that are read at a time
-NATURAL_COLOURS = ("B04", "B03", "B02")
 
 
 def scene_picture(scene: Scene, card: ModelCard, longest: int = LONGEST_SIDE) -> bytes:
@@ -116,8 +116,8 @@ class _Overview:
 def in_colours(values: npt.NDArray, card: ModelCard) -> npt.NDArray[np.uint8]:
     """Return (H, W, 3) uint8 for training values (B, H, W): natural colours, else the first band in grey."""
     low, high = card.scaling.values
-    if set(NATURAL_COLOURS) <= set(card.bands):
-        values = values[[card.bands.index(band) for band in NATURAL_COLOURS]]
+    if set(NATURAL_COLOR) <= set(card.bands):
+        values = values[[card.bands.index(band) for band in NATURAL_COLOR]]
     else:
         values = np.repeat(values[:1], 3, axis=0)
     if (low, high) != (1, 255):  # other than a picture's own values

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.app.models import Models
-from pipeline.classify import ClassifyOptions, Result, compute_map, prepare_scene, write_map
+from pipeline.classify import Result, compute_map, prepare_scene, write_map
 from pipeline.errors import LandcoverError
-from pipeline.predictor import Predictor
+from pipeline.model.predictor import Predictor
+from pipeline.options import ClassifyOptions
 
 log = logging.getLogger(__name__)
 

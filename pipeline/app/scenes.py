@@ -10,11 +10,12 @@ from pipeline.app.folder import check_borders
 from pipeline.app.picture import scene_picture
 from pipeline.app.runs import Run, RunQueue
 from pipeline.app.uploads import MAX_SCENE_PIXELS, check_pixels
-from pipeline.classify import ClassifyOptions, describe_scene
+from pipeline.classify import describe_scene
 from pipeline.errors import SceneError, UsageError
-from pipeline.grid import TileGrid
-from pipeline.model.bundle import ModelCard
-from pipeline.scene import Scene, open_scene
+from pipeline.model.card import ModelCard
+from pipeline.options import ClassifyOptions
+from pipeline.scenes.scene import Scene, open_scene
+from pipeline.tiles import TileGrid
 
 STRIDES = (64, 32, 16, 8)
 

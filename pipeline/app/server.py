@@ -12,7 +12,6 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 from pipeline.app.guard import Guard
 from pipeline.app.visitors import Visitors
 from pipeline.errors import UsageError
+from pipeline.options import AppOptions
 
 if TYPE_CHECKING:
     from pipeline.app.api import Api
@@ -38,17 +38,6 @@ log = logging.getLogger(__name__)
 STATIC = Path(__file__).with_name("static")
 SWEEP_EVERY = 60.0  # seconds
 LAST_WORDS = 3  # seconds that requests have to come to an end when the server is told to
-
-
-@dataclass(frozen=True)
-class AppOptions:
-    """What the user decides about the app. `root` may be None, `port` 0 for any; `max_upload` in bytes."""
-
-    model: str
-    host: str = "127.0.0.1"
-    port: int = 8000
-    root: Path | None = None
-    max_upload: int = 2 * 2**30
 
 
 def serve(options: AppOptions, on_address: Callable[[str], None]) -> None:

@@ -6,9 +6,9 @@ from math import log
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.app.picture import NATURAL_COLOURS
-from pipeline.model.bundle import LandCoverClass, ModelCard, Scaling
+from pipeline.model.card import LandCoverClass, ModelCard
 from pipeline.notes import Note, warning
+from pipeline.values import EUROSAT_RGB_SCALING, NATURAL_COLOR
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,7 @@ def how_sure(probabilities: npt.NDArray, classes: tuple[LandCoverClass, ...]) ->
 def is_eurosat_rgb(card: ModelCard) -> bool:
     """Tell whether a model was trained on pictures as EuroSAT's are, so that `EUROSAT_LOOK` holds."""
     return (
-        set(card.bands) == set(NATURAL_COLOURS)
-        and card.level == "l1c"
-        and card.scaling == Scaling((0.0, 0.275), (1.0, 255.0))
+        set(card.bands) == set(NATURAL_COLOR) and card.level == "l1c" and card.scaling == EUROSAT_RGB_SCALING
     )
 
 

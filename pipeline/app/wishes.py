@@ -9,7 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from pipeline.errors import UsageError
-from pipeline.scene import SceneOptions
+from pipeline.options import SceneOptions
 
 Wishes = dict[str, Any]
 

@@ -16,7 +16,7 @@ from glob import glob, has_magic
 from pathlib import Path, PurePath
 
 from pipeline.errors import UsageError
-from pipeline.sentinel2 import band_in_file_name
+from pipeline.scenes.sentinel2 import band_in_file_name
 
 log = logging.getLogger(__name__)
 

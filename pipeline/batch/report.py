@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.batch.inputs import SceneInput, shown
 from pipeline.batch.messages import DONE, FAILED, INTERRUPTED, SKIPPED, Outcome, Ready
-from pipeline.outputs.atomic import write_files
+from pipeline.files import write_files
 
 log = logging.getLogger(__name__)
 

@@ -8,33 +8,22 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.batch.claims import held, remove_leftovers
 from pipeline.batch.inputs import SceneInput, find_scenes
-from pipeline.batch.lock import held, remove_leftovers
 from pipeline.batch.messages import FAILED, Outcome, Ready, Setup, Task, Tiles
 from pipeline.batch.pool import Pool
 from pipeline.batch.report import LOGS, Report, write_report
-from pipeline.outputs.atomic import make_folder
+from pipeline.files import make_folder
+from pipeline.options import BatchOptions
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """What the user may decide about a batch.
-
-    A scene that makes no progress for `timeout` seconds fails; with `fail_fast` the first that fails ends
-    the batch.
-    """
-
-    timeout: float = 600.0
-    fail_fast: bool = False
 
 
 def run_batch(

@@ -46,9 +46,10 @@ from pipeline.batch.messages import (
 from pipeline.errors import DeviceError, LandcoverError
 
 if TYPE_CHECKING:
-    from pipeline.classify import ClassifyOptions, ComputedMap, PreparedScene, Result
-    from pipeline.model.bundle import ModelCard
-    from pipeline.predictor import Predictor
+    from pipeline.classify import ComputedMap, PreparedScene, Result
+    from pipeline.model.card import ModelCard
+    from pipeline.model.predictor import Predictor
+    from pipeline.options import ClassifyOptions
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -187,18 +188,17 @@ def _load(channel: _Channel, setup: Setup, number: int) -> "_Worker":
     """Load the model onto this worker's device, and tell what it is."""
     import torch
 
-    from pipeline.classify import ClassifyOptions
     from pipeline.model.bundle import load_bundle
     from pipeline.model.device import find_device
-    from pipeline.predictor import Predictor, PredictorOptions
-    from pipeline.scene import SceneOptions
+    from pipeline.model.predictor import Predictor
+    from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 
     logs = _SceneLogs(setup.debug)
     logging.basicConfig(level=logs.level, handlers=[logs], force=True)
     logging.getLogger("rasterio").setLevel(logging.DEBUG if setup.debug else logging.WARNING)
     bundle = load_bundle(setup.model)
     options = ClassifyOptions(scene=SceneOptions(**setup.scene), **setup.options)
-    options.check(bundle.card)
+    options.check(bundle.card.tile_size)
     wish = PredictorOptions(**setup.predictor)
     device = find_device(wish.device)
     devices = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1

@@ -3,7 +3,7 @@
 import colorsys
 from collections.abc import Sequence
 
-from pipeline.model.bundle import LandCoverClass
+from pipeline.model.card import LandCoverClass
 
 EUROSAT_COLORS = {
     "AnnualCrop": "#e8c547",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from pipeline.model.bundle import Scaling
+from pipeline.values import Scaling
 
 
 @dataclass(frozen=True)
@@ -128,13 +128,11 @@ def _radiometry(
 ) -> torch.Tensor:
     """Multiply and shift reflectance, in the terms of the values that it was stretched to."""
     n, bands = images.shape[:2]
-    (dark, bright), (low, high) = scaling.reflectance, scaling.values
-    stretch = (high - low) / (bright - dark)
-    zero = low - stretch * dark  # the value that stands for reflectance 0
+    zero = scaling.to_value(0.0)
 
     def spread(shape: tuple[int, int], amount: float) -> torch.Tensor:
         return ((2 * _uniform(shape, generator, images.device) - 1) * amount)[:, :, None, None]
 
     gain = (1 + spread((n, 1), options.gain)) * (1 + spread((n, bands), options.band_gain))
-    offset = zero + spread((n, bands), options.band_offset * stretch)
-    return ((images - zero) * gain + offset).clamp(low, high)
+    offset = zero + spread((n, bands), options.band_offset * scaling.stretch)
+    return ((images - zero) * gain + offset).clamp(*scaling.values)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from pipeline.errors import TrainingError
-from pipeline.outputs.atomic import write_file
+from pipeline.files import write_file
 from pipeline.training.history import Row
 from pipeline.training.recipe import Recipe
 

@@ -17,8 +17,8 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE
 from tqdm import tqdm
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import Scaling
-from pipeline.sentinel2 import band_of
+from pipeline.scenes.sentinel2 import band_of
+from pipeline.values import DIGITAL_NUMBERS, NATURAL_COLOR, Scaling
 
 log = logging.getLogger(__name__)
 # Pillow is asked whether a TIFF is a picture; that it is none is no error.
@@ -29,13 +29,11 @@ warnings.filterwarnings("ignore", message="Dataset has no geotransform")
 PICTURES = frozenset({".jpg", ".jpeg", ".png"})
 TIFFS = frozenset({".tif", ".tiff"})
 
-RGB = ("B04", "B03", "B02")  # what pictures hold: red, green, blue
 # The order in EuroSAT's multispectral files, which name no band: B8A comes last.
 EUROSAT_BANDS = (
     *("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B09", "B10", "B11", "B12"),
     "B8A",
 )
-DIGITAL_NUMBERS = 10_000  # of Sentinel-2, for reflectance 1
 DIGITAL_NUMBER_LIMIT = 32_767  # of int16; reflectance 3.3, which only glint and broken pixels exceed
 GDAL_METADATA = 42112  # the TIFF tag in which GDAL describes bands, among other things
 WRAPPERS = 7  # folders around the class folders: EuroSAT's first archive had six of them
@@ -76,9 +74,7 @@ def value_step(images: torch.Tensor, scaling: Scaling) -> tuple[float, float]:
     """
     if images.dtype == torch.uint8:
         return 1.0, 0.0
-    (dark, bright), (low, high) = scaling.reflectance, scaling.values
-    stretch = (high - low) / (bright - dark)
-    return stretch / DIGITAL_NUMBERS, low - stretch * dark
+    return scaling.stretch / DIGITAL_NUMBERS, scaling.to_value(0.0)
 
 
 def tile_folder(folder: Path) -> Path:
@@ -294,7 +290,7 @@ def _leave_out(
 def _is_picture(path: Path, wanted: tuple[str, ...] | None) -> bool:
     if path.suffix.lower() in PICTURES:
         return True
-    if wanted is not None and not set(wanted) <= set(RGB):
+    if wanted is not None and not set(wanted) <= set(NATURAL_COLOR):
         return False
     try:
         with Image.open(path) as image:
@@ -308,13 +304,13 @@ def _is_picture(path: Path, wanted: tuple[str, ...] | None) -> bool:
 
 def _picture_layout(path: Path, wanted: tuple[str, ...] | None) -> _Layout:
     if wanted is None:
-        wanted = RGB
-    if not set(wanted) <= set(RGB):
+        wanted = NATURAL_COLOR
+    if not set(wanted) <= set(NATURAL_COLOR):
         raise TrainingError(
-            f"{path} is a picture, with red, green and blue ({', '.join(RGB)}) alone, and "
+            f"{path} is a picture, with red, green and blue ({', '.join(NATURAL_COLOR)}) alone, and "
             f"{', '.join(wanted)} are wanted: give multispectral GeoTIFF tiles, or a recipe for pictures."
         )
-    return _Layout(partial(_read_picture, channels=[RGB.index(band) for band in wanted]), None)
+    return _Layout(partial(_read_picture, channels=[NATURAL_COLOR.index(band) for band in wanted]), None)
 
 
 def _read_picture(path: Path, channels: list[int]) -> np.ndarray:

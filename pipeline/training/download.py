@@ -21,7 +21,8 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from pipeline.errors import OutputError, TrainingError
-from pipeline.training.dataset import RGB, holds_class_folders, import_rasterio, tile_folder
+from pipeline.training.dataset import holds_class_folders, import_rasterio, tile_folder
+from pipeline.values import NATURAL_COLOR
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ EUROSAT_MS = Archive(
 
 def eurosat_with(bands: Sequence[str]) -> Archive:
     """Return the EuroSAT archive for these bands: the pictures for red, green and blue, else all bands."""
-    return EUROSAT_RGB if set(bands) <= set(RGB) else EUROSAT_MS
+    return EUROSAT_RGB if set(bands) <= set(NATURAL_COLOR) else EUROSAT_MS
 
 
 def download(archive: Archive, folder: Path) -> Path:

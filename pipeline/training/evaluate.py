@@ -12,11 +12,13 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from tqdm import tqdm
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import Bundle, ModelCard
-from pipeline.predictor import Predictor, PredictorOptions
-from pipeline.radiometry import PixelTransform
+from pipeline.model.bundle import Bundle
+from pipeline.model.card import ModelCard
+from pipeline.model.predictor import Predictor
+from pipeline.options import PredictorOptions
 from pipeline.training.calibration import Calibration, calibrate, cross_entropy, reliability
 from pipeline.training.dataset import TileSet, load_tiles, value_step
+from pipeline.values import PixelTransform
 
 PART = 2048  # tiles predicted at a time: enough for a GPU's batch, and the progress bar moves
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
-from pipeline.outputs.atomic import write_file
+from pipeline.files import write_file
 
 HISTORY = "history.csv"
 EVENTS = "tensorboard"

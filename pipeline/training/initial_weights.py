@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import ModelCard, load_bundle
+from pipeline.model.bundle import load_bundle
+from pipeline.model.card import ModelCard
 from pipeline.model.network import first_convolution, inflate, load_weights
 from pipeline.training.recipe import IMAGENET, Recipe
 from pipeline.training.splits import Split, known_split
+from pipeline.values import NATURAL_COLOR
 
 log = logging.getLogger(__name__)
-
-PHOTOGRAPH = ("B04", "B03", "B02")  # the bands of red, green and blue, which ImageNet's networks see
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def start_from(initial: InitialWeights, network: nn.Module, card: ModelCard) -> 
 def _bands(initial: InitialWeights, kernel: Tensor, card: ModelCard) -> tuple[str, ...]:
     if initial.card is not None:
         return initial.card.bands
-    if kernel.shape[1] == len(PHOTOGRAPH):
-        return PHOTOGRAPH
+    if kernel.shape[1] == len(NATURAL_COLOR):
+        return NATURAL_COLOR
     if kernel.shape[1] == len(card.bands):
         return card.bands
     raise TrainingError(

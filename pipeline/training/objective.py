@@ -10,7 +10,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import ModelCard, load_bundle, standardisation
+from pipeline.model.bundle import load_bundle, standardisation
+from pipeline.model.card import ModelCard
 from pipeline.model.device import can_compile, find_precision
 from pipeline.training.distributed import Team
 from pipeline.training.outliers import Ground, random_outliers

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.model.bundle import Scaling
+from pipeline.values import Scaling
 
 # Top-of-atmosphere reflectance of thick water clouds, and of snow in shade and in the sun.
 CLOUD = (0.3, 0.9)
@@ -30,8 +30,7 @@ class Ground:
 
     def value_of(self, reflectance: Tensor) -> Tensor:
         """Return the training value, not clipped, that stands for a reflectance."""
-        (dark, bright), (low, high) = self.scaling.reflectance, self.scaling.values
-        return low + (reflectance - dark) * ((high - low) / (bright - dark))
+        return self.scaling.to_value(reflectance)
 
     def noise(self, generator: torch.Generator) -> Tensor:
         """Return fractal noise (N, 1, T, T) for every tile."""

@@ -11,20 +11,16 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from pipeline.errors import UsageError
-from pipeline.model.bundle import Scaling
 from pipeline.model.network import ARCHITECTURES, HEADS, STEMS
-from pipeline.sentinel2 import BANDS, band_of
+from pipeline.options import PRODUCT_LEVELS
+from pipeline.scenes.sentinel2 import BANDS, band_of
 from pipeline.training.augment import AugmentOptions
+from pipeline.values import EUROSAT_RGB_SCALING, NATURAL_COLOR, Scaling
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "one_cycle")
-LEVELS = ("l1c", "l2a")
 IMAGENET = "imagenet"  # the initial weights that torchvision fetches
-
-# What EuroSAT's RGB tiles are: L1C reflectance 0-0.275 stretched to 1-255
-# (checked on 375 pairs of the RGB and the multispectral set).
-EUROSAT_RGB_SCALING = Scaling(reflectance=(0.0, 0.275), values=(1.0, 255.0))
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Recipe:
     dropout: float = 0.0
     stem: str = "standard"
     upsample: float = 1.0  # how much the network enlarges its tiles
-    bands: tuple[str, ...] = ("B04", "B03", "B02")
+    bands: tuple[str, ...] = NATURAL_COLOR
     level: str = "l1c"
     gsd: float = 10.0
     scaling: Scaling = EUROSAT_RGB_SCALING
@@ -212,7 +208,7 @@ def _check(recipe: Recipe) -> None:
     _one_of("optimizer", recipe.optimizer, OPTIMIZERS)
     _one_of("schedule", recipe.schedule, SCHEDULES)
     _one_of("precision", recipe.precision, PRECISIONS)
-    _one_of("level", recipe.level, LEVELS)
+    _one_of("level", recipe.level, PRODUCT_LEVELS)
     for name in ("reflectance", "values"):
         low, high = getattr(recipe.scaling, name)
         if not low < high:

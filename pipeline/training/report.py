@@ -24,11 +24,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.model.bundle import ModelCard
-from pipeline.outputs.atomic import make_folder, write_files
-from pipeline.training.dataset import RGB, TileSet
+from pipeline.files import make_folder, write_files
+from pipeline.model.card import ModelCard
+from pipeline.training.dataset import TileSet
 from pipeline.training.evaluate import Evaluation, TtaGain
 from pipeline.training.robustness import POINTS_TO_LOSE, Condition, Outlier
+from pipeline.values import DIGITAL_NUMBERS, EUROSAT_RGB_SCALING, NATURAL_COLOR
 
 COLUMNS = 6  # of the picture of sample predictions
 SAMPLES = 18  # of each kind
@@ -36,7 +37,6 @@ CONFUSIONS = 6  # that are named
 WIDTH = 5.8  # inches: at a phone's width the letters of a picture are still as large as the page's
 DPI = 150  # sharp on a phone, whose pixels are small
 TRAINING_COLOR, VALIDATION_COLOR, FAIR_COLOR = "#5c5c66", "#d6393c", "#1b6e3c"
-RGB_LIMIT = 2750  # digital number that is shown as white, as in EuroSAT's RGB tiles
 
 
 @dataclass(frozen=True)
@@ -158,12 +158,13 @@ def _draw_from_every_class(labels: np.ndarray, eligible: np.ndarray) -> np.ndarr
 def _picture(tiles: TileSet, i: int) -> np.ndarray:
     """Return a tile as (T, T, 3) uint8: as it is, in natural colours, or its first band in grey."""
     pixels, bands = tiles.images[i].numpy(), tiles.bands
-    if bands is not None and set(RGB) <= set(bands):
-        pixels = pixels[[bands.index(band) for band in RGB]]
+    if bands is not None and set(NATURAL_COLOR) <= set(bands):
+        pixels = pixels[[bands.index(band) for band in NATURAL_COLOR]]
     elif bands is not None or len(pixels) != 3:
         pixels = np.repeat(pixels[:1], 3, axis=0)
     if pixels.dtype != np.uint8:
-        pixels = 1 + 254 * np.clip(pixels / RGB_LIMIT, 0, 1)
+        values = EUROSAT_RGB_SCALING.to_value(pixels / DIGITAL_NUMBERS)
+        pixels = np.rint(values.clip(*EUROSAT_RGB_SCALING.values))
     return pixels.astype(np.uint8).transpose(1, 2, 0)
 
 

@@ -17,20 +17,14 @@ import numpy as np
 import torch
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import ModelCard
-from pipeline.predictor import Predictor
-from pipeline.radiometry import (
-    AEROSOL_DEPTH_550,
-    WAVELENGTH_AND_OZONE,
-    PixelEncoding,
-    PixelTransform,
-    clear_atmosphere,
-    pixel_transform,
-    reflectance_encoding,
-)
-from pipeline.training.dataset import DIGITAL_NUMBERS, TileSet
+from pipeline.model.card import ModelCard
+from pipeline.model.predictor import Predictor
+from pipeline.scenes.atmosphere import AEROSOL_DEPTH_550, WAVELENGTH_AND_OZONE, clear_atmosphere
+from pipeline.scenes.radiometry import PixelEncoding, pixel_transform, reflectance_encoding
+from pipeline.training.dataset import TileSet
 from pipeline.training.evaluate import Evaluation, as_trained, predict_tiles, to_values
 from pipeline.training.outliers import KINDS, Ground, cover_with
+from pipeline.values import DIGITAL_NUMBERS, PixelTransform
 
 POINTS_TO_LOSE = 1.0  # percentage points of accuracy: more than that, and a condition is not mastered
 SCALES = (0.8, 1.2)  # of the ground pixel: 8 m and 12 m for a model at 10 m
@@ -317,8 +311,7 @@ def _air(bands: Sequence[str], aerosol_depth: float) -> tuple[Array, Array]:
 
 def reflectance_of(values: Array, card: ModelCard) -> Array:
     """Return the reflectance, float32, that training values stand for."""
-    (dark, bright), (low, high) = card.scaling.reflectance, card.scaling.values
-    return ((values - low) * ((bright - dark) / (high - low)) + dark).astype(np.float32)
+    return card.scaling.to_reflectance(values).astype(np.float32)
 
 
 def digital_numbers(reflectance: Array) -> Array:

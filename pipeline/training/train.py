@@ -16,20 +16,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import (
-    CARD,
-    Bundle,
-    ModelCard,
-    load_bundle,
-    rewrite_card,
-    save_bundle,
-    standardisation,
-)
+from pipeline.files import make_folder, write_files
+from pipeline.model.bundle import CARD, Bundle, load_bundle, rewrite_card, save_bundle, standardisation
+from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.device import can_compile, find_precision
 from pipeline.model.network import build_network, freeze, unfreeze
-from pipeline.outputs.atomic import make_folder, write_files
-from pipeline.predictor import Predictor, PredictorOptions
+from pipeline.model.predictor import Predictor
+from pipeline.options import PredictorOptions
 from pipeline.training.augment import augment, random_crop
 from pipeline.training.calibration import fit_temperature
 from pipeline.training.checkpoint import (

@@ -1,0 +1,143 @@
+"""Connected regions of one class as polygons."""
+
+import io
+import warnings
+from array import array
+from itertools import chain
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas as pd
+import shapely
+from rasterio.crs import CRS
+from rasterio.features import shapes
+from scipy import ndimage
+
+from pipeline.errors import OutputError
+from pipeline.files import write_file
+from pipeline.maps.areas import cell_hectares, metres_per_unit
+from pipeline.maps.landcover_map import LandcoverMap
+
+# What `--polygons` accepts, and the file's ending.
+POLYGON_SUFFIXES = {"geojson": ".geojson", "gpkg": ".gpkg", "fgb": ".fgb", "parquet": ".parquet"}
+_DRIVERS = {"geojson": "GeoJSON", "gpkg": "GPKG", "fgb": "FlatGeobuf"}
+
+# A straight line of a map projection is bent in degrees: over a distance L by about tan(latitude) L^2 / 8R
+# with the Earth's radius R; at 45 degrees 240 m for the side of a Sentinel-2 scene, 2 cm for a kilometre.
+_GEOJSON_SEGMENT_METRES = 1000.0
+
+
+def polygons_possible(file_format: str, crs: CRS | None) -> bool:
+    """Whether a map in `crs` can be written in a format: GeoJSON is always in WGS 84, so needs a CRS."""
+    return file_format != "geojson" or crs is not None
+
+
+def landcover_polygons(landcover: LandcoverMap) -> geopandas.GeoDataFrame:
+    """Return one polygon for each 4-connected region of one class, cut to the scene's footprint.
+
+    Columns: `class_id` (int32), `class_name`, `area_ha` (planar in the map's CRS, to the square metre),
+    `confidence` (mean of the region's cells in percent, to 0.1), `geometry` (valid, in the map's CRS).
+    Cells without data are in no polygon.
+    """
+    labels, class_id = _label_regions(landcover)
+    geometry, label = _trace(labels, landcover)
+    flat = labels.ravel()
+    count = len(class_id)
+    cells = np.bincount(flat, minlength=count)
+    hectares = np.bincount(flat, weights=cell_hectares(landcover).ravel(), minlength=count)
+    percent = np.bincount(flat, weights=landcover.confidence.ravel(), minlength=count)
+    names = np.full(256, "", dtype=object)
+    for entry in landcover.classes:
+        names[entry.id] = entry.name
+    return geopandas.GeoDataFrame(
+        {
+            "class_id": class_id[label].astype(np.int32),
+            "class_name": pd.array(names[class_id[label]], dtype="string"),
+            "area_ha": hectares[label].round(4),
+            "confidence": (percent[label] / cells[label]).round(1),
+        },
+        geometry=geometry,
+        crs=landcover.crs,
+    )
+
+
+def write_polygons(landcover: LandcoverMap, path: Path, file_format: str) -> None:
+    """Write the map's regions as polygons, see `landcover_polygons` for the fields.
+
+    `geojson` follows RFC 7946: WGS 84, right-hand rule, 7 decimals, cut at the antimeridian. `gpkg`, `fgb`
+    and `parquet` (GeoParquet) stay in the map's CRS. A map without data gives a file without features.
+
+    Raises:
+        OutputError: the file cannot be written, or GeoJSON is asked of a map without a CRS.
+    """
+    if not polygons_possible(file_format, landcover.crs):
+        raise OutputError(
+            f"{path} cannot be written, since GeoJSON is in WGS 84 and the scene has no coordinate reference "
+            "system: choose --polygons gpkg or supply one with --assume-crs."
+        )
+    polygons = landcover_polygons(landcover)
+    if file_format == "geojson":
+        longest = _GEOJSON_SEGMENT_METRES / metres_per_unit(landcover.crs)
+        polygons = polygons.set_geometry(polygons.segmentize(longest))
+    memory = io.BytesIO()
+    if file_format == "parquet":
+        polygons.to_parquet(memory, index=False)
+    else:
+        _encode(polygons, memory, file_format, layer=path.stem)
+    # An interrupted QGIS may have left a journal, which SQLite would play back into the new database.
+    journals = [path.with_name(f"{path.name}{ending}") for ending in ("-wal", "-shm", "-journal")]
+    write_file(path, memory.getbuffer(), stale=journals if file_format == "gpkg" else ())
+
+
+def _encode(polygons: geopandas.GeoDataFrame, memory: io.BytesIO, file_format: str, layer: str) -> None:
+    options = {"RFC7946": "YES"} if file_format == "geojson" else {}
+    with warnings.catch_warnings():
+        # A map in pixel space has no CRS, which is known and said elsewhere.
+        warnings.filterwarnings("ignore", "'crs' was not provided")
+        polygons.to_file(
+            memory,
+            driver=_DRIVERS[file_format],
+            layer=layer,
+            engine="pyogrio",
+            index=False,
+            use_arrow=True,
+            geometry_type="Polygon",
+            **options,
+        )
+
+
+def _label_regions(landcover: LandcoverMap) -> tuple[np.ndarray, np.ndarray]:
+    """Number the regions: labels (rows, cols) int32 with 0 = no data, and each label's class id."""
+    labels = np.zeros(landcover.class_id.shape, dtype=np.int32)
+    class_id = [np.zeros(1, dtype=np.uint8)]
+    last = 0
+    for value in np.unique(landcover.class_id[landcover.class_id > 0]):
+        of_class, count = ndimage.label(landcover.class_id == value)
+        np.add(of_class, last, out=labels, where=of_class > 0)
+        class_id.append(np.full(count, value, dtype=np.uint8))
+        last += count
+    return labels, np.concatenate(class_id)
+
+
+def _trace(labels: np.ndarray, landcover: LandcoverMap) -> tuple[np.ndarray, np.ndarray]:
+    """Return the outline of each region in the map's coordinates, and its label.
+
+    The loop goes over regions and rings, never over cells; the points of all rings lie in one flat array.
+    """
+    points, ring_ends, polygon_ends, label = array("d"), array("q", [0]), array("q", [0]), array("q")
+    for outline, value in shapes(labels, mask=labels > 0, connectivity=4):
+        for ring in outline["coordinates"]:
+            points.extend(chain.from_iterable(ring))
+            ring_ends.append(len(points) // 2)
+        polygon_ends.append(len(ring_ends) - 1)
+        label.append(int(value))
+    # Corners are whole cells and the footprint ends within the last one, so limiting them clips exactly.
+    corners = np.minimum(np.asarray(points).reshape(-1, 2), landcover.footprint)
+    transform = np.asarray(landcover.transform).reshape(3, 3)
+    geometry = shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON,
+        corners @ transform[:2, :2].T + transform[:2, 2],
+        (np.asarray(ring_ends), np.asarray(polygon_ends)),
+    )
+    return geometry, np.asarray(label)

@@ -1,0 +1,204 @@
+"""Runs `landcover batch` again and again as real processes, without loading PyTorch each time.
+
+This file, run as a program, loads the libraries once. For each command it then forks: what runs and is
+killed are processes as any others, only that workers are forked instead of started afresh. The tests
+control it by `Runner`.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Batch:
+    """A batch that is running or has run."""
+
+    runner: "Runner"
+    pid: int
+    console: Path
+
+    def wait(self) -> int:
+        """Return the exit status, negative for a signal."""
+        return self.runner.ask({"wait": self.pid})
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    @property
+    def output(self) -> str:
+        return self.console.read_text()
+
+
+class Runner:
+    """The tests' side."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._count = 0
+        self.process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
+        )
+
+    def ask(self, question: dict) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def start(self, *arguments: object, environment: dict[str, str] | None = None, **tricks: object) -> Batch:
+        """Start `landcover batch` with the arguments; `tricks` are played in its processes."""
+        self._count += 1
+        console = self._folder / f"console-{self._count}.txt"
+        question = {
+            "arguments": ["batch", "--model", "eurosat-rgb-mobilenetv2", *map(str, arguments)],
+            "console": str(console),
+            "environment": environment or {},
+            "tricks": tricks,
+        }
+        return Batch(self, self.ask(question), console)
+
+    def run(self, *arguments: object, **options: object) -> tuple[int, str]:
+        """Run it to its end; returns the exit status and what it printed."""
+        batch = self.start(*arguments, **options)  # type: ignore[arg-type]
+        return batch.wait(), batch.output
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def poison() -> None:
+    """Let scenes with telling names do to a worker what damaged files and want of memory do."""
+    import pipeline.classify
+
+    prepare = pipeline.classify.prepare_scene
+
+    def prepare_or_die(path: str, *arguments: object) -> object:
+        name = Path(path).name
+        if name.startswith("crash"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if name.startswith("memory"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name.startswith("hang"):
+            time.sleep(1000)
+        if name.startswith("stop"):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if name.startswith("bug"):
+            raise ZeroDivisionError("of all things")
+        return prepare(path, *arguments)  # type: ignore[arg-type]
+
+    pipeline.classify.prepare_scene = prepare_or_die  # type: ignore[assignment]
+
+
+def die_at_start() -> None:
+    """Let no worker get as far as loading the model."""
+    import pipeline.batch.worker
+
+    pipeline.batch.worker._load = lambda *_: os._exit(3)
+
+
+def lose_first_device() -> None:
+    """Let the first worker's device be out of order."""
+    import pipeline.batch.worker
+
+    load = pipeline.batch.worker._load
+
+    def load_or_fail(channel: object, setup: object, number: int) -> object:
+        if number == 0:
+            raise RuntimeError("no kernel image is available")
+        return load(channel, setup, number)  # type: ignore[arg-type]
+
+    pipeline.batch.worker._load = load_or_fail  # type: ignore[assignment]
+
+
+def lose_memory() -> None:
+    """Let another program have the device's memory when the first scene is classified, and then no more."""
+    import pipeline.classify
+    from pipeline.errors import DeviceError
+
+    compute = pipeline.classify.compute_map
+
+    def compute_or_fail(prepared: object, *arguments: object) -> object:
+        mark = Path(prepared.scene.path).with_name("taken")  # type: ignore[attr-defined]
+        if not mark.exists():
+            mark.touch()
+            raise DeviceError("The memory of cpu doesn't hold the network and one tile.")
+        return compute(prepared, *arguments)  # type: ignore[arg-type]
+
+    pipeline.classify.compute_map = compute_or_fail  # type: ignore[assignment]
+
+
+def keep_journals() -> None:
+    """Keep each strip that is classified at once, so that scenes of a second are resumed too."""
+    import pipeline.batch.messages
+
+    setup = pipeline.batch.messages.Setup
+
+    def with_journal(model: str, scene: dict, options: dict, *others: object, **more: object) -> object:
+        return setup(model, scene, {**options, "journal_after": 0}, *others, **more)  # type: ignore[arg-type]
+
+    pipeline.batch.messages.Setup = with_journal  # type: ignore[assignment,misc]
+
+
+TRICKS = {f.__name__: f for f in (poison, die_at_start, lose_first_device, lose_memory, keep_journals)}
+
+
+def become_batch(question: dict) -> None:
+    """Turn this forked process into the command."""
+    import cli
+    import pipeline.batch.pool
+
+    console = os.open(question["console"], os.O_WRONLY | os.O_CREAT)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(console, 1)
+    os.dup2(console, 2)
+    os.environ.update(question["environment"])
+    pipeline.batch.pool._context = lambda: multiprocessing.get_context("fork")
+    for trick in question["tricks"]:
+        TRICKS[trick]()
+    try:
+        cli.main(question["arguments"])
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def main() -> None:
+    """Fork a batch for each question; answer with its process, or with how it ended."""
+    sys.path.insert(0, str(ROOT))
+    import pipeline.classify
+
+    assert pipeline.classify
+    for line in sys.stdin:
+        question = json.loads(line)
+        if "wait" in question:
+            answer = os.waitstatus_to_exitcode(os.waitpid(question["wait"], 0)[1])
+        else:
+            answer = os.fork()
+            if answer == 0:
+                become_batch(question)
+        print(answer, flush=True)
+    os._exit(0)  # taking down the libraries takes seconds
+
+
+if __name__ == "__main__":
+    main()
