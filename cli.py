@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 import webbrowser
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import click
 from tqdm import tqdm
 
 from pipeline.errors import DeviceError, LandcoverError, ModelError, UsageError
+from pipeline.options import DEFAULT_MODEL, LEVELS, NO_POLYGONS, POLYGON_FORMATS, SAFE_RESOLUTIONS
 
 if TYPE_CHECKING:
     from pipeline.batch.inputs import SceneInput
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("landcover")
 
-DEFAULT_MODEL = "eurosat-rgb-resnet50"
+FLAGS = {"output": "-o"}
 WRONG_USE = (UsageError, ModelError, DeviceError)
 
 Command = Callable[..., Any]
@@ -106,7 +108,7 @@ def scene_options(command: Command) -> Command:
     )
     @click.option(
         "--level",
-        type=click.Choice(["auto", "l1c", "l2a", "tci", "rgb8"]),
+        type=click.Choice(LEVELS),
         default="auto",
         show_default=True,
         help="What the pixels are: Sentinel-2 top-of-atmosphere (l1c) or surface reflectance (l2a), ESA's "
@@ -135,7 +137,7 @@ def scene_options(command: Command) -> Command:
     )
     @click.option(
         "--safe-resolution",
-        type=click.Choice(["10", "20", "60"]),
+        type=click.Choice([str(metres) for metres in SAFE_RESOLUTIONS]),
         default="10",
         show_default=True,
         help="Which files of a SAFE product to read, in metres.",
@@ -206,7 +208,7 @@ stride_option = click.option(
 
 polygons_option = click.option(
     "--polygons",
-    type=click.Choice(["geojson", "gpkg", "fgb", "parquet", "none"]),
+    type=click.Choice([*POLYGON_FORMATS, NO_POLYGONS]),
     default="geojson",
     show_default=True,
     help="Format of the polygons. GeoJSON is in WGS 84, the others are in the map's CRS.",
@@ -390,13 +392,14 @@ def batch(
     """
     from pipeline.batch.messages import Setup
     from pipeline.batch.run import look_at_scenes, run_batch
-    from pipeline.options import BatchOptions
+    from pipeline.options import BatchOptions, ClassifyOptions, PredictorOptions, SceneOptions
 
     setup = Setup(
         model,
-        scene_options,
-        {**map_options, "overwrite": overwrite, "refresh": True},
-        predictor_options,
+        ClassifyOptions(
+            scene=SceneOptions(**scene_options), **map_options, overwrite=overwrite, refresh=True
+        ),
+        PredictorOptions(**predictor_options),
         workers,
         debug=ctx.params["debug"],
     )
@@ -471,7 +474,7 @@ def info(scene: str, model: str, scene_options: dict[str, Any], stride: int | No
         click.echo(f"{key + ':':<14}{value}")
     for note in notes:
         prefix = "warning: " if note["level"] == "warning" else "- "
-        click.echo(f"{prefix}{note['text']}")
+        click.echo(f"{prefix}{in_command_words(note['text'])}")
 
 
 @main.command()
@@ -810,7 +813,7 @@ def _say_plan(scene: "SceneInput", outcome: "Outcome") -> int:
     """Print what would be done with a scene; returns the exit status that it asks for."""
     from pipeline.batch.inputs import shown
 
-    click.echo(f"{outcome.status:<8} {shown(scene.path)}: {outcome.reason}")
+    click.echo(f"{outcome.status:<8} {shown(scene.path)}: {in_command_words(outcome.reason)}")
     return int(outcome.status == "failed")
 
 
@@ -822,7 +825,7 @@ def _say_outcome(scene: "SceneInput", outcome: "Outcome") -> None:
     path = shown(scene.path)
     if outcome.status == "failed":
         where = "" if Path(path).name in outcome.reason else f"{path}: "
-        line = f"{click.style('error:', fg='red')} {where}{outcome.reason}"
+        line = f"{click.style('error:', fg='red')} {where}{in_command_words(outcome.reason)}"
     elif not sys.stderr.isatty():
         took = f"{outcome.tiles} tiles in {duration(outcome.seconds)}"
         how = "done already" if outcome.status == "skipped" else took
@@ -857,10 +860,15 @@ def _say_batch(report: "Report") -> None:
         )
 
 
+def in_command_words(text: str) -> str:
+    """Return a sentence of ours with options as they are written on the command line: `level` as --level."""
+    return re.sub(r"`([a-z_]+)`", lambda name: FLAGS.get(name[1], "--" + name[1].replace("_", "-")), text)
+
+
 def _say_error(error: Exception) -> None:
     known = isinstance(error, LandcoverError)
     bug = "" if known else f"unexpected {type(error).__name__} (a bug of ours; --debug shows where): "
-    click.echo(f"{click.style('error:', fg='red')} {bug}{error}", err=True)
+    click.echo(f"{click.style('error:', fg='red')} {bug}{in_command_words(str(error))}", err=True)
     log.debug("where it happened:", exc_info=error)
 
 
@@ -868,7 +876,7 @@ class _AboveProgressBars(logging.StreamHandler):
     """Log to stderr without tearing a progress bar apart."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(in_command_words(self.format(record)), file=sys.stderr)
 
 
 def _start_logging(debug: bool) -> None:

@@ -21,6 +21,7 @@ from throughput import make_scene
 from pipeline.batch.inputs import find_scenes
 from pipeline.batch.messages import DONE, Outcome, Ready, Setup, Task
 from pipeline.batch.pool import Pool
+from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 from pipeline.tiles import TileGrid
 
 TILE = 64
@@ -79,8 +80,8 @@ def main(
     as_json: bool,
 ) -> None:
     """Measure what many small scenes cost beside one large scene."""
-    meaning = {"level": "l1c", "offset": 0} if stated else {}
-    setup = Setup(model, meaning, {"refresh": True}, {"device": device}, workers)
+    meaning = SceneOptions(level="l1c", offset=0) if stated else SceneOptions()
+    setup = Setup(model, ClassifyOptions(meaning, refresh=True), PredictorOptions(device), workers)
     alone, batch = [], []
     with tempfile.TemporaryDirectory() as folder:
         many, one = make_scenes(Path(folder), scenes, size)

@@ -32,7 +32,7 @@ from pipeline.maps.record import (
 from pipeline.maps.style import write_style
 from pipeline.model.card import ModelCard
 from pipeline.model.predictor import Predictor
-from pipeline.notes import Note, warning
+from pipeline.notes import Note, log_note, warning
 from pipeline.options import ClassifyOptions
 from pipeline.scenes.reader import read_blocks
 from pipeline.scenes.scene import Scene, open_scene
@@ -158,7 +158,7 @@ def prepare_scene(
     if options.overwrite and scene.name.casefold() in taken:
         raise OutputError(
             f"A map of another scene named {scene.name} was just written to {output}: "
-            "classify the two into different folders with -o."
+            "classify the two into different folders with `output`."
         )
     make_folder(output)
     wanted = identity(scene, card, options.identity(card.tile_size))
@@ -167,7 +167,7 @@ def prepare_scene(
             journal_path(output, scene.name).unlink(missing_ok=True)
         return result
     for note in scene.notes:
-        log.log(logging.WARNING if note.level == "warning" else logging.INFO, "%s: %s", scene.name, note.text)
+        log_note(log, scene.name, note)
 
     grid = TileGrid(scene.width, scene.height, card.tile_size, options.stride_for(card.tile_size))
     journal = Journal(
@@ -198,7 +198,7 @@ def _finished(name: str, output: Path, wanted: Record, options: ClassifyOptions)
     if different:
         raise OutputError(
             f"{output} holds a map of {name} made with another {' and '.join(different)}: "
-            "choose another folder with -o or pass --overwrite."
+            "choose another folder with `output` or pass `overwrite`."
         )
     files = {kind: output / file for kind, file in record["files"].items()}
     warnings = tuple(f"{name}: {note['text']}" for note in record["notes"] if note["level"] == "warning")
@@ -282,7 +282,7 @@ def write_map(computed: ComputedMap) -> Result:
         raise SceneError(f"{scene.name} was changed or removed while it was read: classify it again.")
     doubts = tuple(_doubts(land_cover, options.min_confidence))
     for doubt in doubts:
-        log.warning("%s: %s", scene.name, doubt.text)
+        log_note(log, scene.name, doubt)
     areas = class_areas(land_cover)
     with staging_folder(output, scene.name) as staging:
         files = write_outputs(land_cover, staging, scene.name, prepared.card, options)
@@ -312,13 +312,15 @@ def _doubts(land_cover: LandcoverMap, min_confidence: int) -> Iterator[Note]:
     """Yield what the user should know of a map before trusting it: that it is empty, or mostly guessed."""
     confidence = land_cover.confidence[land_cover.confidence != NO_CONFIDENCE]
     if not confidence.size:
-        yield warning("The scene has no valid pixel, so its map is all no data.")
+        yield warning("map-empty", None, "The scene has no valid pixel, so its map is all no data.")
     elif (unsure := float((confidence < UNSURE).mean())) > 0.5:
-        remedy = "" if min_confidence >= UNSURE else f" --min-confidence {UNSURE} leaves such cells out."
+        remedy = "" if min_confidence >= UNSURE else f" `min_confidence` {UNSURE} leaves such cells out."
         yield warning(
+            "map-unsure",
+            "min_confidence",
             f"The model is less than {UNSURE} % sure of {unsure:.0%} of the map. It may be clouds or snow, "
-            "ground unlike any that the model learnt from, or pixels taken for what they are not (--level, "
-            f"--offset, --bands).{remedy}"
+            "ground unlike any that the model learnt from, or pixels taken for what they are not (`level`, "
+            f"`offset`, `bands`).{remedy}",
         )
 
 
@@ -375,7 +377,7 @@ def write_outputs(
         write_preview(land_cover, files["preview"], title=name)
     if options.polygons != "none" and not polygons_possible(options.polygons, land_cover.crs):
         log.warning(
-            "%s: no polygons, since GeoJSON is in WGS 84 and the scene has no CRS: choose --polygons gpkg.",
+            "%s: no polygons, since GeoJSON is in WGS 84 and the scene has no CRS: choose `polygons` gpkg.",
             name,
         )
     elif options.polygons != "none":

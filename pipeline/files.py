@@ -7,6 +7,7 @@ for every format, and no driver's side files (journals, statistics) lie about in
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -15,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import OutputError
+
+# What is not whole yet: hidden, and told apart from other runs' by eight random digits.
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -28,7 +32,7 @@ def write_files(files: Mapping[Path, bytes | memoryview], stale: Iterable[Path] 
     Raises:
         OutputError: a file cannot be written; no temporary file is left behind.
     """
-    temporary = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") for path in files}
+    temporary = {path: _unfinished(path) for path in files}
     path = next(iter(files))
     try:
         for path, data in files.items():
@@ -76,7 +80,7 @@ def staging_folder(folder: Path, name: str) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be made.
     """
-    staging = folder / f".{name}.{secrets.token_hex(4)}.part"
+    staging = _unfinished(folder / name)
     try:
         staging.mkdir()
         yield staging
@@ -107,7 +111,24 @@ def publish(staging: Path, folder: Path, last: str, stale: Iterable[str] = ()) -
         raise OutputError(_explain(folder, error)) from error
 
 
+def leftovers(folder: Path, name: str | None = None) -> list[Path]:
+    """Return the unfinished files and staging folders in a folder: of a run that goes on, or was killed.
+
+    `name` asks for those of one result only. A folder that cannot be listed has none.
+    """
+    try:
+        found = [(path, _UNFINISHED.fullmatch(path.name)) for path in folder.iterdir()]
+    except OSError:
+        return []
+    return [path for path, match in found if match and name in (None, match[1])]
+
+
+def _unfinished(path: Path) -> Path:
+    """Return a name beside `path` under which to write it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
 def _explain(path: Path, error: OSError) -> str:
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     remedy = "free some space or choose" if error.errno in _NO_SPACE else "choose"
-    return f"{path} cannot be written ({reason}): {remedy} another folder with -o."
+    return f"{path} cannot be written ({reason}): {remedy} another folder with `output`."

@@ -103,7 +103,7 @@ class ClassifyOptions:
         stride = self.stride or tile_size
         if not MIN_STRIDE <= stride <= tile_size:
             raise UsageError(
-                f"--stride {stride} is out of range: it may be {MIN_STRIDE} to {tile_size} pixels, "
+                f"`stride` {stride} is out of range: it may be {MIN_STRIDE} to {tile_size} pixels, "
                 "the model's tile."
             )
         return stride
@@ -112,7 +112,7 @@ class ClassifyOptions:
         """Raise UsageError if an option cannot be meant, or not with a model of this tile size."""
         self.stride_for(tile_size)
         if not 0 <= self.min_confidence <= 100:
-            raise UsageError(f"--min-confidence is a percentage, not {self.min_confidence}.")
+            raise UsageError(f"`min_confidence` is a percentage, not {self.min_confidence}.")
         check_polygons(self.polygons)
 
     def identity(self, tile_size: int) -> dict[str, Any]:
@@ -188,4 +188,4 @@ class AppOptions:
 def check_polygons(polygons: str) -> None:
     """Raise UsageError if there is no such format of polygons."""
     if polygons not in (*POLYGON_FORMATS, NO_POLYGONS):
-        raise UsageError(f"--polygons is one of {', '.join(POLYGON_FORMATS)} and none.")
+        raise UsageError(f"`polygons` is one of {', '.join(POLYGON_FORMATS)} and none.")

@@ -198,7 +198,7 @@ def test_a_map_that_is_mostly_guessed_says_so_and_any_other_does_not(
     for texts in ([record.getMessage() for record in caplog.records], again.warnings):
         assert any("less than 40 % sure of" in text for text in texts) == overcast
     if overcast:
-        assert "--min-confidence 40 leaves such cells out" in again.warnings[-1]
+        assert "`min_confidence` 40 leaves such cells out" in again.warnings[-1]
 
 
 def test_cells_below_the_confidence_asked_for_are_no_data(tmp_path, light_predictor):
@@ -220,7 +220,7 @@ def test_run_json_says_what_was_done_and_a_second_run_leaves_it(l1c, tmp_path, l
     again = classify(scene, tmp_path / "out", light_predictor)
     assert again.skipped
     assert again.areas == first.areas
-    with pytest.raises(OutputError, match=r"another options.*--overwrite"):
+    with pytest.raises(OutputError, match=r"another options.*`overwrite`"):
         classify(scene, tmp_path / "out", light_predictor, stride=32)
     assert not classify(scene, tmp_path / "out", light_predictor, stride=32, overwrite=True).skipped
 
@@ -492,6 +492,6 @@ def test_a_model_of_other_tiles_and_classes_is_used_as_it_is(l1c, tmp_path):
 
 
 def test_a_stride_beyond_the_tile_is_refused_before_anything_is_read(tmp_path, light_predictor):
-    with pytest.raises(UsageError, match="--stride 65"):
+    with pytest.raises(UsageError, match="`stride` 65"):
         classify("absent.tif", tmp_path / "out", light_predictor, stride=65)
     assert not (tmp_path / "out").exists()

@@ -55,7 +55,7 @@ def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(
     path = tmp_path / name
     path.write_text("earlier")
 
-    remedy = r"free some space or choose another folder with -o\.$"
+    remedy = r"free some space or choose another folder with `output`\.$"
     with full_disk(), pytest.raises(OutputError, match=remedy):
         WRITERS[name](landcover, path)
 
@@ -65,7 +65,7 @@ def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(
 
 @every_writer
 def test_a_missing_folder_is_one_clear_sentence(tmp_path: Path, landcover: LandcoverMap, name: str) -> None:
-    with pytest.raises(OutputError, match=r"no such file or directory\): choose another folder with -o\.$"):
+    with pytest.raises(OutputError, match=r"no such file .*\): choose another folder with `output`\.$"):
         WRITERS[name](landcover, tmp_path / "absent" / name)
 
 
@@ -89,7 +89,7 @@ def test_a_folder_is_made_with_those_above_it_and_left_empty(tmp_path: Path) -> 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match=r"cannot be written \(.*\): choose another folder with -o\.$"):
+    with pytest.raises(OutputError, match=r"written \(.*\): choose another folder with `output`\.$"):
         make_folder(tmp_path / "file" / "folder")
 
 

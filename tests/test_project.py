@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import cli
+from pipeline.options import DEFAULT_MODEL
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -68,7 +68,7 @@ def test_every_bundle_that_ships_loads_and_is_small(bundle):
 def test_the_default_model_ships():
     from pipeline.model.bundle import list_bundles
 
-    assert cli.DEFAULT_MODEL in list_bundles()
+    assert DEFAULT_MODEL in list_bundles()
 
 
 def test_every_picture_and_file_that_the_readme_shows_exists():

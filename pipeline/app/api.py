@@ -313,7 +313,7 @@ class Api:
 
     def _below_root(self) -> Root:
         if self._root is None:
-            raise HTTPException(404, "No folder is served: start the app with --root DIR.")
+            raise HTTPException(404, "No folder is served: start the app with `root` DIR.")
         return self._root
 
     def _model(self, wishes: Wishes) -> str:

@@ -1,4 +1,4 @@
-"""The folder that `--root` names: what is below it may be looked at, and nothing else."""
+"""The folder that `root` names: what is below it may be looked at, and nothing else."""
 
 import re
 from dataclasses import dataclass, field

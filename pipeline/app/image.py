@@ -127,8 +127,8 @@ def _load_picture(path: Path, card: ModelCard, level: str) -> LoadedImage:
         raise SceneError(f"{path.name} is damaged or incomplete ({error}): fetch it again.") from error
     if level in ("l1c", "l2a"):
         raise SceneError(
-            f"{path.name} is a picture of 8-bit colours, which cannot be the reflectance that --level "
-            f"{level} states: use --level tci for ESA's true-colour image or --level rgb8 for other pictures."
+            f"{path.name} is a picture of 8-bit colours, which cannot be the reflectance that `level` "
+            f"{level} states: use `level` tci for ESA's true-colour image or `level` rgb8 for other pictures."
         )
     encoding = tci_encoding("l1c", len(card.bands)) if level == "tci" else rgb8_encoding(len(card.bands))
     transform = pixel_transform(card, encoding)  # refuses models that need more than colours
@@ -140,14 +140,20 @@ def _mode_notes(picture: Image.Image) -> tuple[Note, ...]:
     if picture.mode in ("1", "L", "LA", "I", "I;16", "F"):
         return (
             warning(
+                "image-grey",
+                None,
                 "The image is grey: the same values were taken for red, green and blue, which the model was "
-                "never shown. Don't rely on its class."
+                "never shown. Don't rely on its class.",
             ),
         )
     if picture.mode == "RGBA" or "transparency" in picture.info:
-        return (info("The image has a fourth band, transparency: it was left out."),)
+        return (
+            info("image-transparency", None, "The image has a fourth band, transparency: it was left out."),
+        )
     if picture.mode == "CMYK":
-        return (warning("The image is made for printing (CMYK): its colours were converted."),)
+        return (
+            warning("image-cmyk", None, "The image is made for printing (CMYK): its colours were converted."),
+        )
     return ()
 
 
@@ -168,7 +174,7 @@ def _load_raster(path: Path, card: ModelCard, options: SceneOptions) -> LoadedIm
     check_pixels(path.name, scene.width, scene.height, MAX_IMAGE_PIXELS)
     with scene.open() as reader:
         pixels, valid = reader.read(0, 0, scene.height, scene.width)
-    notes += [note for note in scene.notes if not any(option in note.text for option in stated)]
+    notes += [note for note in scene.notes if note.option not in stated]
     return LoadedImage(pixels, valid, scene.pixel_transform, tuple(notes))
 
 
@@ -188,15 +194,19 @@ def _assumed(
     if count == len(EUROSAT_BANDS) and not named and not options.bands and options.level == "auto":
         bands = tuple((band, EUROSAT_BANDS.index(band) + 1) for band in card.bands)
         options = replace(options, bands=bands, level="l1c", offset=options.offset or 0)
-        stated += ["--bands", "--level", "--offset"]
+        stated += ["bands", "level", "offset"]
         notes.append(
-            info("13 unnamed bands: taken for a tile of EuroSAT, Level-1C, B01 to B12 and B8A last.")
+            info(
+                "tile-of-eurosat",
+                "bands",
+                "13 unnamed bands: taken for a tile of EuroSAT, Level-1C, B01 to B12 and B8A last.",
+            )
         )
     if not placed and not options.assume_crs and not options.assume_gsd:
         options = replace(options, assume_gsd=card.gsd)
-        stated.append("--assume-gsd")
+        stated.append("assume_gsd")
         text = f"The file does not say where it lies: its pixels were taken for {card.gsd:g} m."
-        notes.append(info(text))
+        notes.append(info("gsd-assumed", "assume_gsd", text))
     return options, stated, notes
 
 
@@ -232,7 +242,13 @@ def cut_tile(
     notes = _size_notes(width, height, card, wishes)
     if not valid.all():
         lost = 100 * (1 - valid.mean())
-        notes.append(info(f"{lost:.0f} % of the pixels hold no data: they were given the others' mean."))
+        notes.append(
+            info(
+                "image-nodata",
+                None,
+                f"{lost:.0f} % of the pixels hold no data: they were given the others' mean.",
+            )
+        )
     if wishes.fit == "whole" and side != size:
         how = Image.Resampling.BOX if side > size else Image.Resampling.BICUBIC
         bands = [np.asarray(Image.fromarray(band).resize((size, size), how)) for band in tile]
@@ -258,9 +274,15 @@ def _size_notes(width: int, height: int, card: ModelCard, wishes: ImageWishes) -
         what = "It was" if width == height else "Its middle, as a square, was"
         return [
             warning(
-                f"{found}. {what} resized to that, which is right only if it shows {metres:g} m of ground."
+                "image-resized",
+                None,
+                f"{found}. {what} resized to that, which is right only if it shows {metres:g} m of ground.",
             )
         ]
     if width < size or height < size:
-        return [warning(f"{found}. What is missing was filled with the image's reflection.")]
-    return [info(f"{found}. It was shown the part in the frame: choose another by a click.")]
+        return [
+            warning("image-small", None, f"{found}. What is missing was filled with the image's reflection.")
+        ]
+    return [
+        info("image-part", None, f"{found}. It was shown the part in the frame: choose another by a click.")
+    ]

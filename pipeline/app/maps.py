@@ -130,4 +130,4 @@ def _read_record(record: Path) -> dict[str, Any]:
 
 def _damaged(record: Path) -> SceneError:
     name = record.name.removesuffix(RUN_ENDING)
-    return SceneError(f"The map of {name} cannot be read: classify its scene again with --overwrite.")
+    return SceneError(f"The map of {name} cannot be read: classify its scene again with `overwrite`.")

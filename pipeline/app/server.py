@@ -89,7 +89,7 @@ def _listen(options: AppOptions) -> socket.socket:
         return socket.create_server((options.host, options.port), family=family)
     except (OSError, OverflowError) as error:
         raise UsageError(
-            f"Port {options.port} of {options.host} cannot be had ({error}): choose another with --port."
+            f"Port {options.port} of {options.host} cannot be had ({error}): choose another with `port`."
         ) from error
 
 

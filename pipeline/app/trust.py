@@ -108,8 +108,10 @@ def unlike_training(colours: npt.NDArray[np.uint8]) -> tuple[str | None, Note | 
     if len(rare) < RARE:
         return None, None
     return None, warning(
+        "image-unusual",
+        None,
         f"The image is unusual for the model, {_listed(rare)} than 99 in 100 of those it learned from: is it "
-        "a satellite image?"
+        "a satellite image?",
     )
 
 

@@ -36,7 +36,7 @@ async def receive(request: Request, path: Path, limit: int) -> None:
     """
     too_large = HTTPException(
         413,
-        f"{path.name} is larger than the {limit / MIB:,.0f} MiB that may be sent: start with --max-upload.",
+        f"{path.name} is larger than the {limit / MIB:,.0f} MiB that may be sent: start with `max_upload`.",
     )
     announced = int(request.headers.get("content-length", 0))
     if announced > limit:

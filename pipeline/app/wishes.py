@@ -33,7 +33,7 @@ def scene_options(wishes: Wishes) -> SceneOptions:
     crs, resolution = str(wishes.get("crs") or ""), whole(wishes, "resolution") or 10
     # GDAL takes much for a coordinate system, names of files and addresses too.
     if crs and not re.fullmatch(r"EPSG:\d{4,6}", crs, re.IGNORECASE):
-        raise UsageError(f"The coordinate system (--assume-crs) is written EPSG:CODE, not '{crs}'.")
+        raise UsageError(f"The coordinate system (`assume_crs`) is written EPSG:CODE, not '{crs}'.")
     if resolution not in (10, 20, 60):
         raise UsageError(f"A SAFE product has files of 10, 20 and 60 m, not of {resolution} m.")
     return SceneOptions(

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
@@ -12,13 +11,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipeline.errors import OutputError
+from pipeline.files import leftovers
 
 log = logging.getLogger(__name__)
 
 LOCK = ".batch.lock"
-
-# What `outputs.atomic` calls files and folders that are not whole yet.
-_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")
 
 
 @contextmanager
@@ -34,12 +31,12 @@ def held(output: Path) -> Iterator[None]:
     except Timeout:
         raise OutputError(
             f"Another batch{_owner(path)} is writing to {output}: wait for it, or choose another folder "
-            "with -o."
+            "with `output`."
         ) from None
     except OSError as error:
         raise OutputError(
             f"{output} cannot be locked against other batches ({error.strerror}): choose another folder "
-            "with -o."
+            "with `output`."
         ) from error
     try:
         with suppress(OSError):  # where a lock also keeps its holder from writing, the name is done without
@@ -63,11 +60,7 @@ def remove_leftovers(folders: Iterable[Path]) -> None:
     Only for who holds them: of a run that is still writing it would take the same.
     """
     for folder in set(folders):
-        try:
-            unfinished = [path for path in folder.iterdir() if _UNFINISHED.fullmatch(path.name)]
-        except OSError:  # not there yet
-            continue
-        for path in unfinished:
+        for path in leftovers(folder):
             log.info("Removing %s, which an earlier run did not finish.", path)
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import LandcoverError
+from pipeline.options import ClassifyOptions, PredictorOptions
 
 # A scene's way through a worker. While it waits for the one before it, nobody waits for a sign of it.
 OPENING, CLASSIFYING, WRITING, WAITING = "opened", "classified", "written", "waiting"
@@ -14,21 +15,28 @@ DONE, SKIPPED, FAILED, INTERRUPTED, WANTED = "done", "skipped", "failed", "inter
 
 @dataclass(frozen=True)
 class Setup:
-    """What all workers need to know to do the same.
-
-    `scene`, `options` and `predictor` are the fields of `SceneOptions`, `ClassifyOptions` and
-    `PredictorOptions`, whose modules take seconds to load. `workers` is how many share the machine, None
-    for one a device. `look_only` has scenes looked at and nothing done.
-    """
+    """What all workers need to know to do the same."""
 
     model: str
-    scene: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-    predictor: dict[str, Any] = field(default_factory=dict)
+    """The name or folder of the model."""
+
+    options: ClassifyOptions = field(default_factory=ClassifyOptions)
+    """How each scene is classified."""
+
+    predictor: PredictorOptions = field(default_factory=PredictorOptions)
+    """How a worker computes."""
+
     workers: int | None = None
+    """How many share the machine; None for one a device."""
+
     look_only: bool = False
+    """Look at the scenes and do nothing."""
+
     debug: bool = False
-    heartbeat: float = 10.0  # seconds
+    """Log everything."""
+
+    heartbeat: float = 10.0
+    """Seconds between two messages that a worker's process is not stuck."""
 
 
 @dataclass(frozen=True)

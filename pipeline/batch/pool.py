@@ -221,7 +221,7 @@ class Pool:
                     yield from self._bury(worker, f"took more than {START_SECONDS:g} s to start")
                 continue
             if worker.heard < long_ago:
-                yield from self._bury(worker, f"gave no sign of life for {self._timeout:g} s (--timeout)")
+                yield from self._bury(worker, f"gave no sign of life for {self._timeout:g} s (`timeout`)")
                 continue
             stuck = [s for s in worker.scenes.values() if s.stage != WAITING and s.since < long_ago]
             if stuck:
@@ -236,7 +236,7 @@ class Pool:
             if scene in stuck:
                 reason = (
                     f"{_name(scene.task)} was being {scene.stage} and made no progress for "
-                    f"{self._timeout:g} s: if it is only slow, raise --timeout."
+                    f"{self._timeout:g} s: if it is only slow, raise `timeout`."
                 )
                 self._note(scene.task, reason, worker.console)
                 yield self._fail(scene.task, reason)

@@ -85,7 +85,8 @@ def look_at_scenes(
 
 
 def _masks(setup: Setup) -> list[str]:
-    return [str(setup.scene["mask"])] if setup.scene.get("mask") else []
+    mask = setup.options.scene.mask
+    return [str(mask)] if mask else []
 
 
 def _tasks(report: Report) -> list[Task]:

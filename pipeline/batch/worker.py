@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -191,16 +191,13 @@ def _load(channel: _Channel, setup: Setup, number: int) -> "_Worker":
     from pipeline.model.bundle import load_bundle
     from pipeline.model.device import find_device
     from pipeline.model.predictor import Predictor
-    from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 
     logs = _SceneLogs(setup.debug)
     logging.basicConfig(level=logs.level, handlers=[logs], force=True)
     logging.getLogger("rasterio").setLevel(logging.DEBUG if setup.debug else logging.WARNING)
     bundle = load_bundle(setup.model)
-    options = ClassifyOptions(scene=SceneOptions(**setup.scene), **setup.options)
-    options.check(bundle.card.tile_size)
-    wish = PredictorOptions(**setup.predictor)
-    device = find_device(wish.device)
+    setup.options.check(bundle.card.tile_size)
+    device = find_device(setup.predictor.device)
     devices = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
     predictor = None
     if not setup.look_only:
@@ -209,7 +206,7 @@ def _load(channel: _Channel, setup: Setup, number: int) -> "_Worker":
         if device.type == "cpu":
             torch.set_num_threads(max(1, torch.get_num_threads() // (setup.workers or 1)))
         predictor = Predictor(
-            bundle.load_network(), bundle.card, PredictorOptions(str(device), wish.batch_size)
+            bundle.load_network(), bundle.card, replace(setup.predictor, device=str(device))
         )
     model = {
         "name": bundle.card.name,
@@ -217,7 +214,7 @@ def _load(channel: _Channel, setup: Setup, number: int) -> "_Worker":
         "classes": [asdict(entry) for entry in bundle.card.classes],
     }
     channel.tell(Ready(model, str(device), devices))
-    return _Worker(channel, bundle.card, predictor, options, logs)
+    return _Worker(channel, bundle.card, predictor, setup.options, logs)
 
 
 @dataclass

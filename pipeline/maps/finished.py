@@ -74,7 +74,7 @@ def read_cells(map_file: MapFile) -> tuple[np.ndarray, np.ndarray]:
         if dataset.shape != map_file.shape:
             raise SceneError(
                 f"{map_file.confidence} does not belong to the map beside it: classify the scene again with "
-                "--overwrite."
+                "`overwrite`."
             )
         return class_id, dataset.read(1)
 
@@ -110,7 +110,7 @@ def _describe(name: str, record: Path) -> MapFile:
         except (KeyError, ValueError) as error:
             raise SceneError(
                 f"{landcover} does not say what its cells are, as a map does: classify its scene again "
-                "with --overwrite."
+                "with `overwrite`."
             ) from error
         return MapFile(
             name=name,
@@ -133,5 +133,5 @@ def _opened(path: Path) -> Iterator[DatasetReader]:
     except RasterioError as error:
         raise SceneError(
             f"{path} cannot be read, though its run.json says that the map is finished: classify its scene "
-            f"again with --overwrite ({error})."
+            f"again with `overwrite` ({error})."
         ) from error

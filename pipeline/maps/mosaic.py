@@ -10,7 +10,6 @@ Where maps overlap, the class of the surer one is taken, cell by cell. A VRT cop
 map that is surer on the whole lies on top.
 """
 
-import glob
 import json
 import logging
 import shutil
@@ -28,7 +27,7 @@ from rasterio.transform import Affine
 
 from pipeline.classify import SIDE_FILES
 from pipeline.errors import OutputError, UsageError
-from pipeline.files import make_folder, publish, staging_folder, write_file
+from pipeline.files import leftovers, make_folder, publish, staging_folder, write_file
 from pipeline.maps.areas import ClassArea, class_areas, metres_per_unit, write_areas
 from pipeline.maps.cog import self_description, write_confidence, write_landcover
 from pipeline.maps.finished import MOSAIC_ENDING, MapFile, find_maps, read_cells
@@ -36,7 +35,7 @@ from pipeline.maps.landcover_map import NO_CLASS, NO_CONFIDENCE, LandcoverMap
 from pipeline.maps.polygons import POLYGON_SUFFIXES, write_polygons
 from pipeline.maps.style import write_style
 from pipeline.maps.vrt import Source, write_confidence_vrt, write_landcover_vrt
-from pipeline.notes import Note, info, warning
+from pipeline.notes import Note, info, log_note, warning
 from pipeline.options import MosaicOptions, check_polygons
 from pipeline.scenes.ground import crs_name
 
@@ -124,9 +123,7 @@ def join_maps(
     if contradicted:
         notes.append(_contradiction(contradicted, files["confidence"]))
     for note in notes:
-        log.log(
-            logging.WARNING if note.level == "warning" else logging.INFO, "%s: %s", output.name, note.text
-        )
+        log_note(log, output.name, note)
     areas = class_areas(mosaic)
     with staging_folder(output.parent, output.stem) as staging:
         staged = {kind: staging / file.name for kind, file in files.items()}
@@ -235,19 +232,19 @@ def _choose(maps: list[MapFile], folder: Path, crs: str | None) -> list[MapFile]
         chosen = [m for m in maps if m.crs == wanted]
         if not chosen:
             found = _counted(_crs_name(m) for m in maps)
-            raise UsageError(f"{folder} holds no map in {crs}, only {found}: choose one of these with --crs.")
+            raise UsageError(f"{folder} holds no map in {crs}, only {found}: choose one of these with `crs`.")
         maps = chosen
     _same(
         maps,
         f"{folder} holds maps in several coordinate systems",
         lambda m: m.crs and (m.crs.to_epsg() or m.crs.to_wkt()),
         _crs_name,
-        "join one at a time, such as --crs " + _crs_name(max(maps, key=lambda m: m.crs is not None)),
+        "join one at a time, such as `crs` " + _crs_name(max(maps, key=lambda m: m.crs is not None)),
     )
     if maps[0].crs is None:
         raise UsageError(
             f"{folder} holds maps without a coordinate system, and nothing says how they lie to each other: "
-            "classify their scenes with --assume-crs."
+            "classify their scenes with `assume_crs`."
         )
     _same(
         maps,
@@ -261,7 +258,7 @@ def _choose(maps: list[MapFile], folder: Path, crs: str | None) -> list[MapFile]
         f"{folder} holds maps of several cell sizes",
         lambda m: (round(m.transform.a, 4), round(m.transform.e, 4)),
         lambda m: f"{m.transform.a * metres_per_unit(m.crs):g} m",
-        "classify all scenes with one --stride, or keep each size in a folder of its own",
+        "classify all scenes with one `stride`, or keep each size in a folder of its own",
     )
     _same(
         maps,
@@ -293,7 +290,7 @@ def _parse_crs(text: str) -> CRS:
     try:
         return CRS.from_user_input(text)
     except CRSError as error:
-        raise UsageError(f"--crs names '{text}', which is no coordinate system: write EPSG:CODE.") from error
+        raise UsageError(f"`crs` names '{text}', which is no coordinate system: write EPSG:CODE.") from error
 
 
 def _crs_name(map_file: MapFile) -> str:
@@ -305,14 +302,16 @@ def _check_size(grid: MosaicGrid) -> None:
     if rows * cols > MAX_CELLS:
         raise UsageError(
             f"The mosaic would have {rows} x {cols} cells, more than {MAX_CELLS:,}: join the maps of fewer "
-            "folders, or classify with a larger --stride."
+            "folders, or classify with a larger `stride`."
         )
 
 
 def _files(output: Path, options: MosaicOptions) -> dict[str, Path]:
     """Return the files of a mosaic by kind; a scene's `NAME_landcover.geojson` is here `NAME.geojson`."""
     if output.suffix not in (".tif", ".vrt"):
-        raise UsageError(f"-o {output} is neither a .tif nor a .vrt: a mosaic is a GeoTIFF or a GDAL VRT.")
+        raise UsageError(
+            f"`output` {output} is neither a .tif nor a .vrt: a mosaic is a GeoTIFF or a GDAL VRT."
+        )
     check_polygons(options.polygons)
     names = {"landcover": output.name, "confidence": f"{output.stem}_confidence{output.suffix}"}
     if output.suffix == ".tif":
@@ -333,7 +332,7 @@ def _names_beside(output: Path) -> set[str]:
 
 def _interrupted(output: Path) -> list[Path]:
     """Return what mosaics of that name have left that were killed: staged files, the record among them."""
-    staged = output.parent.glob(f".{glob.escape(output.stem)}.????????.part")
+    staged = leftovers(output.parent, output.stem)
     return [folder for folder in staged if (folder / f"{output.stem}{MOSAIC_ENDING}").is_file()]
 
 
@@ -344,8 +343,8 @@ def _check_nothing_in_the_way(files: dict[str, Path]) -> None:
     for file in files.values():
         if file.exists():
             raise OutputError(
-                f"{file} is there already and no mosaic wrote it: choose another name with -o or pass "
-                "--overwrite."
+                f"{file} is there already and no mosaic wrote it: choose another name with `output` or pass "
+                "`overwrite`."
             )
 
 
@@ -353,23 +352,27 @@ def _notes(maps: Sequence[MapFile], grid: MosaicGrid) -> list[Note]:
     count = _count(len(maps))
     moved = [place.moved for place in grid.places if any(place.moved)]
     if not moved:
-        return [info(f"{count} on one grid, joined without moving a cell.")]
+        return [info("mosaic-aligned", None, f"{count} on one grid, joined without moving a cell.")]
     cell = maps[0].transform.a * metres_per_unit(maps[0].crs)
     furthest = max(abs(part) for both in moved for part in both) * cell
     return [
         warning(
+            "mosaic-moved",
+            "stride",
             f"Moved onto the cells of the others, since they start between them: {len(moved)} of {count}, by "
-            f"up to {furthest:.0f} m in x and y (half a cell at most); classified with a smaller --stride, "
-            "maps move less."
+            f"up to {furthest:.0f} m in x and y (half a cell at most); classified with a smaller `stride`, "
+            "maps move less.",
         )
     ]
 
 
 def _contradiction(cells: int, confidence: Path) -> Note:
     return warning(
+        "mosaic-unsure-on-top",
+        "min_confidence",
         f"In {cells} cell{'' if cells == 1 else 's'} {confidence.name} shows how unsure the map on top is, "
-        "which has no class there (--min-confidence), over the class of another: a .tif mosaic shows that "
-        "one's."
+        "which has no class there (`min_confidence`), over the class of another: a .tif mosaic shows that "
+        "one's.",
     )
 
 

@@ -19,7 +19,7 @@ from pipeline.files import write_file
 from pipeline.maps.areas import cell_hectares, metres_per_unit
 from pipeline.maps.landcover_map import LandcoverMap
 
-# What `--polygons` accepts, and the file's ending.
+# What `polygons` accepts, and the file's ending.
 POLYGON_SUFFIXES = {"geojson": ".geojson", "gpkg": ".gpkg", "fgb": ".fgb", "parquet": ".parquet"}
 _DRIVERS = {"geojson": "GeoJSON", "gpkg": "GPKG", "fgb": "FlatGeobuf"}
 
@@ -74,7 +74,7 @@ def write_polygons(landcover: LandcoverMap, path: Path, file_format: str) -> Non
     if not polygons_possible(file_format, landcover.crs):
         raise OutputError(
             f"{path} cannot be written, since GeoJSON is in WGS 84 and the scene has no coordinate reference "
-            "system: choose --polygons gpkg or supply one with --assume-crs."
+            "system: choose `polygons` gpkg or supply one with `assume_crs`."
         )
     polygons = landcover_polygons(landcover)
     if file_format == "geojson":

@@ -20,17 +20,17 @@ def find_device(wish: str) -> torch.device:
         return torch.device("cpu")
     cuda = re.fullmatch("cuda(?::([0-9]+))?", wish)
     if not cuda:
-        raise DeviceError(f"--device {wish} is not a device known here: use auto, cpu, cuda or cuda:N.")
+        raise DeviceError(f"`device` {wish} is not a device known here: use auto, cpu, cuda or cuda:N.")
     if not available:
         raise DeviceError(
-            f"--device {wish} was asked for, but PyTorch sees no CUDA device: check the driver and that the "
-            "installed PyTorch is a CUDA build, or use --device cpu."
+            f"`device` {wish} was asked for, but PyTorch sees no CUDA device: check the driver and that the "
+            "installed PyTorch is a CUDA build, or use `device` cpu."
         )
     if cuda[1] is None:
         return torch.device("cuda")
     if int(cuda[1]) >= torch.cuda.device_count():
         raise DeviceError(
-            f"--device {wish} was asked for, but the last CUDA device that PyTorch sees is "
+            f"`device` {wish} was asked for, but the last CUDA device that PyTorch sees is "
             f"cuda:{torch.cuda.device_count() - 1}: use that or one before it."
         )
     return torch.device("cuda", int(cuda[1]))

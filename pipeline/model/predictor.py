@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import cycle
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,8 +29,10 @@ from pipeline.model.bundle import standardisation
 from pipeline.model.card import ModelCard
 from pipeline.model.device import find_device, find_precision
 from pipeline.options import PredictorOptions
-from pipeline.tiles import TileBlock
 from pipeline.values import PixelTransform
+
+if TYPE_CHECKING:  # training uses the predictor where there is no affine
+    from pipeline.tiles import TileBlock
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +107,12 @@ class Predictor:
 
     def predict(
         self,
-        blocks: Iterable[TileBlock],
+        blocks: "Iterable[TileBlock]",
         transform: PixelTransform,
         expected_tiles: int,
         tta: bool = False,
         fed: Callable[[], None] = lambda: None,
-    ) -> Iterator[tuple[TileBlock, np.ndarray]]:
+    ) -> "Iterator[tuple[TileBlock, np.ndarray]]":
         """Yield each block, in order, with the probabilities (k, classes) float32 of its tiles.
 
         `transform` turns the blocks' pixels into the model's training values. `expected_tiles`, how many
@@ -229,7 +231,7 @@ class Predictor:
                 if min(plan.at_once, len(tiles)) == 1:
                     raise DeviceError(
                         f"The memory of {self._device_name} doesn't hold the network and one tile: "
-                        "free it or use --device cpu."
+                        "free it or use `device` cpu."
                     ) from error
                 plan.at_once = min(plan.at_once, len(tiles)) // 2
                 log.warning("Out of memory: going on with batches of %d tiles.", plan.at_once)
@@ -295,11 +297,11 @@ class InputTransform:
 class _Result:
     """A block and as much as is known of its probabilities."""
 
-    block: TileBlock
+    block: "TileBlock"
     probabilities: np.ndarray
     missing: int
 
-    def as_pair(self) -> tuple[TileBlock, np.ndarray]:
+    def as_pair(self) -> "tuple[TileBlock, np.ndarray]":
         return self.block, self.probabilities
 
 
@@ -360,7 +362,7 @@ def _run_at_once(call: Callable[..., T], *arguments: Any, **options: Any) -> Fut
 
 
 def _gather(
-    blocks: Iterable[TileBlock],
+    blocks: "Iterable[TileBlock]",
     classes: int,
     results: deque[_Result],
     batch_size: int,
@@ -396,7 +398,7 @@ def _check_finite(probabilities: Tensor, precision: torch.dtype) -> None:
     name = str(precision).removeprefix("torch.")
     cause = "its weights are damaged"
     if precision is torch.float16:  # its largest number is 65,504
-        cause += ", or its values are too large for this GPU's half precision: try --device cpu"
+        cause += ", or its values are too large for this GPU's half precision: try `device` cpu"
     raise ModelError(f"The network's output, computed in {name}, isn't a number: {cause}.")
 
 

@@ -63,7 +63,7 @@ def find_imagery(
 ) -> Imagery:
     """Find the card's bands in a raster, a folder of band files, a SAFE folder or its zip.
 
-    `stated` are (name, 1-based index) pairs of `--bands`, which beat everything found. Raises SceneError
+    `stated` are (name, 1-based index) pairs of `bands`, which beat everything found. Raises SceneError
     if the path is nothing of the kind or lacks a band, UsageError if `stated` cannot be meant.
     """
     local = Path(path)
@@ -82,8 +82,8 @@ def find_imagery(
         return _in_raster(path, card, stated)
     if stated:
         raise UsageError(
-            f"--bands numbers the bands of one file, but {path} keeps each band in a file of its own, found "
-            "by name: leave --bands out."
+            f"`bands` numbers the bands of one file, but {path} keeps each band in a file of its own, found "
+            "by name: leave `bands` out."
         )
     return _in_folder(local, card) if product is None else _in_product(product, card, safe_resolution)
 
@@ -126,7 +126,13 @@ def _in_folder(folder: Path, card: ModelCard) -> Imagery:
         scene_classification=str(scl) if scl else None,
         metadata=metadata_beside(files[card.bands[0]]),
         texts=(key, files[card.bands[0]].name, folder.resolve().name, *_tags(str(files[card.bands[0]]))),
-        notes=(info(f"Bands by file name: {', '.join(files[band].name for band in card.bands)}."),),
+        notes=(
+            info(
+                "bands-found",
+                None,
+                f"Bands by file name: {', '.join(files[band].name for band in card.bands)}.",
+            ),
+        ),
     )
 
 
@@ -247,14 +253,14 @@ def _choose_bands(
         if counts[band] > 1 and band not in by_user:
             twice = " and ".join(str(i) for i, name in zip(bands, names, strict=True) if name == band)
             raise SceneError(
-                f"{path} names band {band} more than once (bands {twice}): say which with --bands "
+                f"{path} names band {band} more than once (bands {twice}): say which with `bands` "
                 f"{user_band(band)}=N."
             )
     by_name = {name: i for i, name in zip(bands, names, strict=True) if name}
     chosen = {band: by_user.get(band, by_name.get(band, 0)) for band in card.bands}
     listing = ", ".join(f"{user_band(band)}={i}" for band, i in chosen.items())
-    source = "as stated by --bands" if set(card.bands) <= by_user.keys() else f"by {how}"
-    return list(chosen.values()), [info(f"Bands {source}: {listing}.")]
+    source = "as stated by `bands`" if set(card.bands) <= by_user.keys() else f"by {how}"
+    return list(chosen.values()), [info("bands-found", "bands", f"Bands {source}: {listing}.")]
 
 
 def _stated_bands(stated: Sequence[tuple[str, int]], count: int, path: str) -> dict[str, int]:
@@ -263,13 +269,13 @@ def _stated_bands(stated: Sequence[tuple[str, int]], count: int, path: str) -> d
         band = band_of(name)
         if band is None:
             raise UsageError(
-                f"--bands names '{name}', which is no Sentinel-2 band: use red, green, blue, nir or B01 to "
+                f"`bands` names '{name}', which is no Sentinel-2 band: use red, green, blue, nir or B01 to "
                 "B12."
             )
         if band in bands:
-            raise UsageError(f"--bands names {user_band(band)} twice.")
+            raise UsageError(f"`bands` names {user_band(band)} twice.")
         if not 1 <= index <= count:
-            raise UsageError(f"--bands says {name}={index}, but {path} has the bands 1 to {count}.")
+            raise UsageError(f"`bands` says {name}={index}, but {path} has the bands 1 to {count}.")
         bands[band] = index
     return bands
 
@@ -286,5 +292,5 @@ def _missing_message(path: str, names: list[str | None], missing: list[str], car
         )
     return (
         f"{path} has {found}, and the model needs {', '.join(missing)}: say which band is which with "
-        f"--bands, such as --bands {example}."
+        f"`bands`, such as `bands` {example}."
     )

@@ -84,21 +84,21 @@ def find_encoding(
     values and level contradict each other.
     """
     level, notes = (
-        (level, [info(f"Level {level}, as stated by --level.")])
+        (level, [info("level-stated", "level", f"Level {level}, as stated by `level`.")])
         if level != "auto"
         else (_find_level(card, imagery, stored))
     )
     if level in ("rgb8", "tci") and offset is not None:
         raise UsageError(
-            f"--offset belongs to reflectance (--level l1c or l2a), not to 8-bit colours (--level {level})."
+            f"`offset` belongs to reflectance (`level` l1c or l2a), not to 8-bit colours (`level` {level})."
         )
     if level == "rgb8":
         return rgb8_encoding(len(card.bands)), notes + _saturation_notes(stored)
     if level == "tci":
         if stored.dtype.itemsize > 1:
             raise SceneError(
-                f"{imagery.name} holds {stored.dtype} values, but ESA's true-colour image, which --level tci "
-                "states, is of 8 bit: use --level l1c or l2a for reflectance, or convert a picture with "
+                f"{imagery.name} holds {stored.dtype} values, but ESA's true-colour image, which `level` tci "
+                "states, is of 8 bit: use `level` l1c or l2a for reflectance, or convert a picture with "
                 "gdal_translate -ot Byte."
             )
         reflectance, more = _true_colour_origin(card, imagery)
@@ -106,8 +106,8 @@ def find_encoding(
     else:
         if stored.dtype.itemsize == 1 and not stored.is_scaled:
             raise SceneError(
-                f"{imagery.name} holds 8-bit values, which cannot be the reflectance that --level {level} "
-                "states: use --level tci for ESA's true-colour image or --level rgb8 for other pictures."
+                f"{imagery.name} holds 8-bit values, which cannot be the reflectance that `level` {level} "
+                "states: use `level` tci for ESA's true-colour image or `level` rgb8 for other pictures."
             )
         scale, more = _find_scale(imagery, stored, card)
         offsets, offset_notes = _find_offset(card, imagery, stored, level, offset, scale)
@@ -130,8 +130,10 @@ def _saturation_notes(stored: StoredValues) -> list[Note]:
         return []
     return [
         warning(
-            f"--level rgb8 states values of 0 to 255, but {above:.0%} of them lie above and are taken for "
-            "255: if these are reflectance, state --level l1c or l2a."
+            "values-saturated",
+            "level",
+            f"`level` rgb8 states values of 0 to 255, but {above:.0%} of them lie above and are taken for "
+            "255: if these are reflectance, state `level` l1c or l2a.",
         )
     ]
 
@@ -145,52 +147,60 @@ def _atmosphere_note(card: ModelCard, encoding: PixelEncoding) -> Note:
     )
     found = LEVEL_NAMES[encoding.reflectance or ""]
     return info(
+        "atmosphere-nominal",
+        None,
         f"The model was trained on {LEVEL_NAMES[card.level]}, the scene is {found}: a nominal clear "
-        f"atmosphere, the sun {sun} from the zenith, was {verb} its reflectance."
+        f"atmosphere, the sun {sun} from the zenith, was {verb} its reflectance.",
     )
 
 
 def _find_level(card: ModelCard, imagery: Imagery, stored: StoredValues) -> tuple[str, list[Note]]:
     if stored.dtype.itemsize == 1 and not stored.is_scaled:
         if imagery.true_colour:
-            return "tci", [info("ESA's true-colour image, by its file name.")]
+            return "tci", [info("level-found", "level", "ESA's true-colour image, by its file name.")]
         return "rgb8", [
             warning(
+                "level-assumed",
+                "level",
                 "8-bit colours of unknown stretch: used as if they were the model's own training values; if "
-                "this is ESA's true-colour image, say --level tci."
+                "this is ESA's true-colour image, say `level` tci.",
             )
         ]
     if imagery.metadata:
         level = imagery.metadata.level
-        return level, [info(f"{LEVEL_NAMES[level]}, by the product's metadata.")]
+        return level, [info("level-found", "level", f"{LEVEL_NAMES[level]}, by the product's metadata.")]
     if named := level_in(imagery.texts):
-        return named, [info(f"{LEVEL_NAMES[named]}, by file name or tags.")]
+        return named, [info("level-found", "level", f"{LEVEL_NAMES[named]}, by file name or tags.")]
     return _level_by_values(card, imagery.name, stored)
 
 
 def _level_by_values(card: ModelCard, name: str, stored: StoredValues) -> tuple[str, list[Note]]:
     """Tell the level by blue: seen from above, even black ground has the brightness of the air over it."""
-    overrule = "state --level l1c or l2a if that is wrong"
+    overrule = "state `level` l1c or l2a if that is wrong"
     if stored.is_empty or "B02" not in card.bands:
         return card.level, [
             warning(
+                "level-assumed",
+                "level",
                 f"Nothing tells the product level: assumed to be the model's own, {LEVEL_NAMES[card.level]}; "
-                f"{overrule}."
+                f"{overrule}.",
             )
         ]
     scale = _scale_of_values(stored)
     if scale != 1 and np.quantile(stored.sample, 0.98) <= 255:
         raise SceneError(
             f"{name} names no product level, and its values are too small for reflectance x 10,000 and not "
-            "those of an 8-bit file: state --level rgb8, l1c or l2a."
+            "those of an 8-bit file: state `level` rgb8, l1c or l2a."
         )
     offset = _offset_by_values(stored, "l1c") if scale != 1 else 0
     dark = scale * (stored.dark(card.bands.index("B02")) + offset)
     level = "l1c" if dark > 0.85 * clear_atmosphere("B02")[0] else "l2a"
     return level, [
         warning(
+            "level-guessed",
+            "level",
             f"Nothing names the product level: {LEVEL_NAMES[level]} was assumed, as the darkest pixels "
-            f"reflect {dark:.3f} in blue; {overrule}."
+            f"reflect {dark:.3f} in blue; {overrule}.",
         )
     ]
 
@@ -198,16 +208,18 @@ def _level_by_values(card: ModelCard, name: str, stored: StoredValues) -> tuple[
 def _true_colour_origin(card: ModelCard, imagery: Imagery) -> tuple[str, list[Note]]:
     """Return the level of the product that a true-colour image was made from."""
     if level := (imagery.metadata.level if imagery.metadata else level_in(imagery.texts)):
-        return level, [info(f"Made from {LEVEL_NAMES[level]}.")]
+        return level, [info("product-found", None, f"Made from {LEVEL_NAMES[level]}.")]
     for text in imagery.texts:
         # L2A products name the resolution of every image, L1C products of none.
         if match := re.search(r"T\d\d[A-Z]{3}_\d{8}T\d{6}_TCI(_[126]0m)?", text):
             level = "l2a" if match[1] else "l1c"
-            return level, [info(f"Made from {LEVEL_NAMES[level]}, by file name.")]
+            return level, [info("product-found", None, f"Made from {LEVEL_NAMES[level]}, by file name.")]
     return "l1c", [
         warning(
+            "product-assumed",
+            None,
             "Nothing tells which product the true-colour image was made from: Level-1C (top of atmosphere) "
-            "was assumed."
+            "was assumed.",
         )
     ]
 
@@ -220,12 +232,16 @@ def _find_scale(
     if imagery.metadata and not np.issubdtype(stored.dtype, np.floating):
         return (1 / imagery.metadata.quantification,) * bands, []
     if stored.is_scaled:
-        return stored.scales, [info("Scale and offset by the file's own tags.")]
+        return stored.scales, [info("scale-found", None, "Scale and offset by the file's own tags.")]
     scale = _scale_of_values(stored)
     notes = []
     if np.issubdtype(stored.dtype, np.floating):
         notes.append(
-            info(f"Floating-point reflectance of 0 to {1 if scale == 1 else 10_000:,}, by its values.")
+            info(
+                "scale-by-values",
+                None,
+                f"Floating-point reflectance of 0 to {1 if scale == 1 else 10_000:,}, by its values.",
+            )
         )
     return (scale,) * bands, notes
 
@@ -250,18 +266,20 @@ def _find_offset(
     if scale[0] == 1:  # reflectance as it is
         if stated:
             raise UsageError(
-                f"--offset {stated} is meant for stored integers, but {imagery.name} holds reflectance of 0 "
+                f"`offset` {stated} is meant for stored integers, but {imagery.name} holds reflectance of 0 "
                 "to 1."
             )
         return (0.0,) * bands, []
     if stated is not None:
-        return (float(stated),) * bands, [info(f"Offset {stated}, as stated by --offset.")]
+        return (float(stated),) * bands, [
+            info("offset-stated", "offset", f"Offset {stated}, as stated by `offset`.")
+        ]
     offsets: tuple[float, ...]
     if imagery.metadata:
         offsets = tuple(imagery.metadata.offsets[band] for band in card.bands)
         source = f"by the product's metadata (baseline {imagery.metadata.baseline})"
         if imagery.own_metadata:
-            return offsets, [info(f"Offset {_listed(offsets)}, {source}.")]
+            return offsets, [info("offset-found", "offset", f"Offset {_listed(offsets)}, {source}.")]
     elif stored.is_scaled:
         offsets = tuple(o / s for o, s in zip(stored.offsets, stored.scales, strict=True))
         source = "by the file's tags"
@@ -273,12 +291,14 @@ def _find_offset(
     if min(offsets) < 0 and not stored.is_empty and stored.dark() < OFFSET_IN_ABOVE:
         return (0.0,) * bands, [
             warning(
+                "offset-not-applied",
+                "offset",
                 f"The offset {_listed(offsets)} {source} is not applied: the darkest pixels hold "
-                f"{stored.dark():.0f}, so it was removed already; state --offset {_listed(offsets)} if that "
-                "is wrong."
+                f"{stored.dark():.0f}, so it was removed already; state `offset` {_listed(offsets)} if that "
+                "is wrong.",
             )
         ]
-    return offsets, [info(f"Offset {_listed(offsets)}, {source}.")]
+    return offsets, [info("offset-found", "offset", f"Offset {_listed(offsets)}, {source}.")]
 
 
 def _listed(offsets: tuple[float, ...]) -> str:
@@ -295,16 +315,22 @@ def _guessed_offset(stored: StoredValues, level: str, bands: int) -> tuple[tuple
     dark, offset = stored.dark(), _offset_by_values(stored, level)
     if offset:
         note = warning(
+            "offset-guessed",
+            "offset",
             f"The darkest pixels hold {dark:.0f}: the offset of processing baseline 04.00 seems to be in, "
-            "and -1000 was applied; state --offset 0 if that is wrong."
+            "and -1000 was applied; state `offset` 0 if that is wrong.",
         )
     elif dark < OFFSET_IN_ABOVE:
         note = info(
-            f"Offset 0: the darkest pixels hold {dark:.0f}, less than an offset of 1,000 would leave."
+            "offset-by-values",
+            "offset",
+            f"Offset 0: the darkest pixels hold {dark:.0f}, less than an offset of 1,000 would leave.",
         )
     else:
         note = warning(
+            "offset-assumed",
+            "offset",
             f"Offset 0 was assumed, but even the darkest pixels hold {dark:.0f} (clouds, snow, desert?): "
-            "state --offset -1000 for a product of baseline 04.00 or later."
+            "state `offset` -1000 for a product of baseline 04.00 or later.",
         )
     return (float(offset),) * bands, [note]

@@ -43,7 +43,7 @@ class SourceGeometry:
 
 @dataclass(frozen=True)
 class GroundGrid:
-    """The grid that a scene is read on. `crs` is None in pixel space (`--assume-gsd`).
+    """The grid that a scene is read on. `crs` is None in pixel space (`assume_gsd`).
 
     `resampling` is None if the file's own pixels are that grid. `source` is what GDAL has to be told about
     the files, `own` how the deciding file's pixels lie.
@@ -87,14 +87,18 @@ def ground_grid(
     """
     if assume_crs and assume_gsd:
         raise UsageError(
-            "--assume-crs places the scene and --assume-gsd gives up on that: state one of them."
+            "`assume_crs` places the scene and `assume_gsd` gives up on that: state one of them."
         )
     if assume_gsd is not None and dataset.crs is None and dataset.gcps[1] is None:
         grid = _pixel_space_grid(dataset, name, gsd, assume_gsd)
     else:
         grid = _placed_grid(dataset, name, gsd, assume_crs)
         if assume_gsd is not None:
-            unused = info("The scene has a coordinate system of its own: --assume-gsd was not needed.")
+            unused = info(
+                "gsd-not-needed",
+                "assume_gsd",
+                "The scene has a coordinate system of its own: `assume_gsd` was not needed.",
+            )
             grid = replace(grid, notes=(*grid.notes, unused))
     if grid.width * grid.height > MAX_PIXELS:
         raise SceneError(
@@ -106,11 +110,13 @@ def ground_grid(
 
 def _pixel_space_grid(dataset: DatasetReader, name: str, gsd: float, pixel: float) -> GroundGrid:
     if not (isfinite(pixel) and pixel > 0):
-        raise UsageError(f"--assume-gsd is {pixel:g}, but a pixel's size on the ground is greater than 0 m.")
+        raise UsageError(f"`assume_gsd` is {pixel:g}, but a pixel's size on the ground is greater than 0 m.")
     notes = (
         warning(
+            "pixel-space",
+            "assume_gsd",
             f"The scene has no coordinate system: it is classified in pixel space, pixels being {pixel:g} m "
-            "as --assume-gsd states, and the map has no coordinate system either."
+            "as `assume_gsd` states, and the map has no coordinate system either.",
         ),
         *_sharpness_notes(name, pixel, gsd),
     )
@@ -135,7 +141,9 @@ def _placed_grid(dataset: DatasetReader, name: str, gsd: float, assume_crs: str 
     if aligned and crs.is_projected and all(abs(p / gsd - 1) <= TOLERANCE for p in (pixel_x, pixel_y)):
         if t.a > 0 > t.e:
             return GroundGrid(crs, t, *size, None, source, own, tuple(notes))
-        notes.append(info("The image is stored upside down or mirrored; it is read north up."))
+        notes.append(
+            info("mirrored", None, "The image is stored upside down or mirrored; it is read north up.")
+        )
         left, top = min(t.c, t.c + t.a * dataset.width), max(t.f, t.f + t.e * dataset.height)
         north_up = Affine(abs(t.a), 0, left, 0, -abs(t.e), top)
         # The same pixels in the other order: nearest changes none of them.
@@ -149,8 +157,10 @@ def _placed_grid(dataset: DatasetReader, name: str, gsd: float, assume_crs: str 
     resampling = _resampling(pixel, gsd)
     notes.append(
         info(
+            "resampled",
+            None,
             f"Resampled ({resampling.name}) from ground pixels of {pixel_x:.4g} x {pixel_y:.4g} m in "
-            f"{crs_name(crs)} to {gsd:g} m in {crs_name(target)}."
+            f"{crs_name(crs)} to {gsd:g} m in {crs_name(target)}.",
         )
     )
     transform = Affine(gsd, 0, left, 0, -gsd, top)
@@ -167,19 +177,19 @@ def _coordinate_system(dataset: DatasetReader, name: str, assume_crs: str | None
             )
         raise SceneError(
             f"{name} does not say where its pixels lie: georeference it, or classify it in pixel space with "
-            "--assume-gsd METRES."
+            "`assume_gsd` METRES."
         )
     found = dataset.crs or gcp_crs
     if assume_crs:
         stated = parse_crs(assume_crs)
         if found and found != stated:
-            text = f"{crs_name(stated)} was used, as --assume-crs states; the file says {crs_name(found)}."
-            return stated, [warning(text)]
+            text = f"{crs_name(stated)} was used, as `assume_crs` states; the file says {crs_name(found)}."
+            return stated, [warning("crs-overruled", "assume_crs", text)]
         return stated, []
     if not found:
         raise SceneError(
-            f"{name} has no coordinate system: name it with --assume-crs EPSG:CODE, or classify the scene in "
-            "pixel space with --assume-gsd METRES."
+            f"{name} has no coordinate system: name it with `assume_crs` EPSG:CODE, or classify the scene in "
+            "pixel space with `assume_gsd` METRES."
         )
     return found, []
 
@@ -223,7 +233,11 @@ def _fit_control_points(dataset: DatasetReader, name: str, crs: CRS, notes: list
             "warp it first with gdalwarp -tps."
         )
     notes.append(
-        info(f"Placed by {len(points)} ground control points, none missed by more than {miss:.1f} m.")
+        info(
+            "control-points",
+            None,
+            f"Placed by {len(points)} ground control points, none missed by more than {miss:.1f} m.",
+        )
     )
     return target, Affine(a, b, c + origin[0], d, e, f + origin[1])
 
@@ -234,7 +248,7 @@ def parse_crs(text: str) -> CRS:
         return CRS.from_user_input(text)
     except CRSError as error:
         raise UsageError(
-            f"--assume-crs names '{text}', which is no coordinate system: write EPSG:CODE."
+            f"`assume_crs` names '{text}', which is no coordinate system: write EPSG:CODE."
         ) from error
 
 
@@ -267,7 +281,7 @@ def _ground_pixel(crs: CRS, t: Affine, size: tuple[int, int], name: str) -> tupl
     except (ProjError, ValueError) as error:
         raise SceneError(
             f"{name} is in a coordinate system that cannot be placed on the Earth ({crs_name(crs)}): name "
-            "the right one with --assume-crs EPSG:CODE."
+            "the right one with `assume_crs` EPSG:CODE."
         ) from error
     if not all(isfinite(m) and m > 0 for m in metres):
         raise SceneError(
@@ -285,8 +299,10 @@ def _sharpness_notes(name: str, pixel: float, gsd: float) -> list[Note]:
     if pixel > COARSE_ABOVE * gsd:
         return [
             warning(
+                "pixels-coarse",
+                None,
                 f"The ground pixels are {pixel:.4g} m, the model was trained on {gsd:g} m: blurred tiles are "
-                "classified less surely."
+                "classified less surely.",
             )
         ]
     return []

@@ -24,7 +24,7 @@ TCI_SATURATION = {"l1c": 0.3558, "l2a": 0.25}
 class PixelEncoding:
     """What a scene's stored numbers mean: reflectance = scale[b] * (pixel + offset[b]).
 
-    `level` is the word of `--level`: l1c, l2a, tci or rgb8. `reflectance` says where that reflectance
+    `level` is the word of `level`: l1c, l2a, tci or rgb8. `reflectance` says where that reflectance
     was measured, `l1c` (top of atmosphere) or `l2a` (surface); it is None for rgb8, whose numbers
     already are training values. `sun_zenith` is in degrees, None if it is not known.
     """
@@ -58,13 +58,13 @@ def pixel_transform(card: ModelCard, encoding: PixelEncoding) -> PixelTransform:
     """
     if encoding.level in ("tci", "rgb8") and not set(card.bands) <= set(NATURAL_COLOR):
         raise SceneError(
-            f"A picture in natural colours (--level {encoding.level}) has red, green and blue only, but the "
+            f"A picture in natural colours (`level` {encoding.level}) has red, green and blue only, but the "
             f"model {card.name} needs {', '.join(card.bands)}: give the reflectance bands instead."
         )
     if encoding.reflectance is None:
         if card.scaling.values != (1.0, 255.0):
             raise SceneError(
-                f"--level rgb8 means values that already are the model's, but {card.name} was trained on "
+                f"`level` rgb8 means values that already are the model's, but {card.name} was trained on "
                 f"values of {card.scaling.values[0]:g} to {card.scaling.values[1]:g}, not on 8-bit colours."
             )
         return PixelTransform.identity(len(card.bands))

@@ -181,7 +181,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
     option cannot be meant.
     """
     if options.level not in LEVELS:
-        raise UsageError(f"--level is one of {', '.join(LEVELS)}, not '{options.level}'.")
+        raise UsageError(f"`level` is one of {', '.join(LEVELS)}, not '{options.level}'.")
     with _gdal(str(path)), _headers_told(path):
         imagery = find_imagery(str(path), card, options.bands, options.safe_resolution)
         grid, scene_shape = _grid_of(imagery, card, options)
@@ -283,7 +283,9 @@ def _mask_layers(
         True: "no data, saturated pixels, cloud shadow and clouds are left out by the scene classification",
         False: "pixels other than 0 are left out by the mask",
     }
-    return tuple(masks), [info(f"{meanings[mask.is_scl].capitalize()} {mask.name}.") for mask in masks]
+    return tuple(masks), [
+        info("mask-applied", "mask", f"{meanings[mask.is_scl].capitalize()} {mask.name}.") for mask in masks
+    ]
 
 
 def _file_scaling(layers: tuple[BandLayer, ...], bands: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

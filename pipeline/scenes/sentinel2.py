@@ -89,7 +89,7 @@ def _canonical(number: str) -> str:
 
 
 def user_band(band: str) -> str:
-    """Return the name for messages and `--bands`: red, green, blue, or the Sentinel-2 name."""
+    """Return the name for messages and `bands`: red, green, blue, or the Sentinel-2 name."""
     return USER_NAME.get(band, band)
 
 
@@ -221,7 +221,7 @@ class SafeProduct:
         raise SceneError(
             f"The {resolution} m file of band {band} is not in the product {self.name}, which has it at "
             f"{' and '.join(map(str, held))} m: download the product whole, or take those with "
-            f"--safe-resolution {held[0]}."
+            f"`safe_resolution` {held[0]}."
         )
 
     def scene_classification(self) -> str | None:

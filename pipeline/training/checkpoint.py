@@ -57,13 +57,13 @@ def read_checkpoint(path: Path, recipe: Recipe) -> dict[str, Any]:
         then, now = states["recipe"], recipe.to_dict()
     except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError) as error:
         raise TrainingError(
-            f"The checkpoint {path} is damaged: begin anew with --overwrite in place of --resume."
+            f"The checkpoint {path} is damaged: begin anew with `overwrite` in place of `resume`."
         ) from error
     if then != now:
         changed = min(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
         raise TrainingError(
             f"The checkpoint {path} is of another recipe ('{changed}' differs): "
-            "give another output folder, or begin anew with --overwrite in place of --resume."
+            "give another output folder, or begin anew with `overwrite` in place of `resume`."
         )
     return states
 

@@ -37,7 +37,7 @@ EUROSAT_BANDS = (
 DIGITAL_NUMBER_LIMIT = 32_767  # of int16; reflectance 3.3, which only glint and broken pixels exceed
 GDAL_METADATA = 42112  # the TIFF tag in which GDAL describes bands, among other things
 WRAPPERS = 7  # folders around the class folders: EuroSAT's first archive had six of them
-SKIPPING = "Replace it, or leave out all such tiles with --skip-unreadable."
+SKIPPING = "Replace it, or leave out all such tiles with `skip_unreadable`."
 NAMED = 10  # unreadable tiles that a warning names, before they are only counted
 
 
@@ -90,7 +90,7 @@ def tile_folder(folder: Path) -> Path:
     if found:
         names = ", ".join(str(path.relative_to(folder)) for path in found)
         raise TrainingError(
-            f"{folder} holds {len(found)} folders of class folders ({names}): name one of them with --data."
+            f"{folder} holds {len(found)} folders of class folders ({names}): name one of them with `data`."
         )
     if _holds_tiles(folder):
         raise TrainingError(f"{folder} holds images but no class folders: name the folder that it lies in.")
@@ -107,7 +107,7 @@ def find_tiles(folder: Path) -> list[str]:
         tiles = sorted(path.name for path in class_folder.iterdir() if _is_tile(path))
         if not tiles:
             inside = any(_tile_folders(class_folder, WRAPPERS))
-            hint = ": if the class folders are inside it, name it with --data" if inside else ""
+            hint = ": if the class folders are inside it, name it with `data`" if inside else ""
             raise TrainingError(f"The class folder {class_folder} holds no image{hint}.")
         names += [f"{class_folder.name}/{tile}" for tile in tiles]
     return names

@@ -118,7 +118,7 @@ def _fetch(archive: Archive, zipped: Path) -> None:
                 raise TrainingError(
                     f"{archive.url} cannot be fetched ({reason}): see to the network and give the same "
                     "command again, which goes on where this one stopped, or fetch and unpack the file "
-                    "elsewhere and name its folder with --data, without --download."
+                    "elsewhere and name its folder with `data`, without `download`."
                 )
             else:
                 attempts_left -= 1
@@ -189,7 +189,7 @@ def _check_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise OutputError(
             f"{folder} has {free / 1e9:.2f} GB free and {needed / 1e9:.2f} GB are needed: free some space or "
-            "name another folder with --data."
+            "name another folder with `data`."
         )
 
 
@@ -200,5 +200,5 @@ def _writing_to(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(
             f"{folder} cannot be written to ({error.strerror or error}): free some space or name another "
-            "folder with --data."
+            "folder with `data`."
         ) from error

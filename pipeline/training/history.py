@@ -63,7 +63,7 @@ def _writer_class() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError(
-            "--tensorboard needs the package tensorboard, which is not installed: 'pip install tensorboard', "
+            "`tensorboard` needs the package tensorboard, which is not installed: 'pip install tensorboard', "
             f"or leave the option out: {HISTORY} holds the same numbers."
         ) from error
     return SummaryWriter

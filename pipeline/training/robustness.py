@@ -178,7 +178,7 @@ def _compare_raw(predictor: Predictor, native: Evaluation, raw: TileSet) -> Cond
     partners = {_stem(name): i for i, name in enumerate(raw.names)}
     pairs = [(i, partners[_stem(name)]) for i, name in enumerate(native.names) if _stem(name) in partners]
     if not pairs:
-        raise TrainingError("None of the raw tiles has the name of a tile in --data: give those that do.")
+        raise TrainingError("None of the raw tiles has the name of a tile in `data`: give those that do.")
     ours, theirs = np.array(pairs).T
     transform = pixel_transform(card, _digital_numbers(card.level, len(card.bands)))
     pixels = raw.images.numpy()[theirs]

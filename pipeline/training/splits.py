@@ -53,7 +53,7 @@ def split_tiles(
     one part only.
     """
     if method not in METHODS:
-        raise TrainingError(f"--split is '{method}'; known are {', '.join(METHODS)}.")
+        raise TrainingError(f"`split` is '{method}'; known are {', '.join(METHODS)}.")
     if not 0 < validation_share < 1:
         raise TrainingError(f"validation_share must lie between 0 and 1, not be {validation_share:g}.")
     if method == "files" or (method == "auto" and _split_files(folder)):
@@ -126,7 +126,7 @@ def _split_files(folder: Path) -> list[Path]:
 def _by_files(folder: Path) -> Split:
     there = _split_files(folder)
     if not there:
-        raise TrainingError(f"{folder} has no {' and '.join(SPLIT_FILES)}: choose another --split.")
+        raise TrainingError(f"{folder} has no {' and '.join(SPLIT_FILES)}: choose another `split`.")
     if len(there) == 1:
         (absent,) = set(SPLIT_FILES) - {there[0].name}
         raise TrainingError(f"{there[0]} is there but {absent} is not: give both or neither.")
@@ -186,7 +186,7 @@ def _by_location(folder: Path, share: float, seed: int) -> Split:
     if (count := len(set(blocks))) < wanted.denominator:
         raise TrainingError(
             f"The {len(names)} tiles lie in {count} blocks of {BLOCK_KM} km, too few to validate on "
-            f"{share:.0%} of them: give tiles elsewhere or choose --split random."
+            f"{share:.0%} of them: give tiles elsewhere or choose `split` random."
         )
     folds = _deal(labels, blocks, wanted.denominator, seed)
     # Folds differ in how well they are stratified: take the neighbours among them that fit best.
@@ -248,13 +248,13 @@ def _place(path: Path) -> tuple[float, float] | None:
     """Return longitude and latitude of a tile's centre, or None if the tile cannot be read."""
     if path.suffix.lower() not in TIFFS:
         raise TrainingError(
-            f"{path} is a picture, which has no place on the ground: --split location takes GeoTIFFs, "
-            "--split random all tiles."
+            f"{path} is a picture, which has no place on the ground: `split` location takes GeoTIFFs, "
+            "`split` random all tiles."
         )
     try:
         with open_tile(path) as dataset:
             if dataset.crs is None:
-                raise TrainingError(f"{path} has no place on the ground (no CRS): choose --split random.")
+                raise TrainingError(f"{path} has no place on the ground (no CRS): choose `split` random.")
             return dataset.lnglat()
     except UnreadableTileError:
         return None
@@ -265,7 +265,7 @@ def _check_classes(split: Split) -> None:
     if odd := sorted(trained ^ validated):
         where = "training" if odd[0] in trained else "validation"
         remedy = (
-            "tell the split files" if split.method == "files" else "give it tiles elsewhere or --split random"
+            "tell the split files" if split.method == "files" else "give it tiles elsewhere or `split` random"
         )
         raise TrainingError(
             f"The class '{odd[0]}' is in only one of training and validation, in {where}: {remedy}."

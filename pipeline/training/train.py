@@ -159,7 +159,7 @@ def _read_tiles(
     if known is not None and (seen := count_trained_on(split.validation, known)):
         log.warning(
             "The model that training starts from, or is taught by, was trained on %d of the %d tiles to "
-            "validate on, so accuracy will look better than it is. --split auto takes that model's split, "
+            "validate on, so accuracy will look better than it is. `split` auto takes that model's split, "
             "where no split files are in the data folder.",
             seen,
             len(split.validation),
@@ -297,7 +297,7 @@ def _find_checkpoint(output: Path, recipe: Recipe) -> dict[str, Any] | None:
         return read_checkpoint(path, recipe)
     if (output / CARD).is_file() and (output / HISTORY).is_file():  # so there was one once
         raise TrainingError(
-            f"{output} holds a model and no {CHECKPOINT} to go on from: begin anew with --overwrite, or "
+            f"{output} holds a model and no {CHECKPOINT} to go on from: begin anew with `overwrite`, or "
             "elsewhere, from this model's weights, by naming it as the recipe's initial_weights."
         )
     return None
@@ -418,7 +418,7 @@ def _prepare_output(output: Path, training: TileSet, validation: TileSet, *, goe
     elif any(not path.is_file() or path.read_bytes() != lines for path, lines in files.items()):
         raise TrainingError(
             f"The run in {output} was begun with other tiles: "
-            "give another output folder, or begin anew with --overwrite in place of --resume."
+            "give another output folder, or begin anew with `overwrite` in place of `resume`."
         )
 
 

@@ -426,11 +426,11 @@ def zones(tmp_path) -> Path:
 def test_maps_of_two_zones_are_told_apart_and_one_can_be_chosen(zones, tmp_path):
     message = refused(UsageError, zones, tmp_path / "map.tif")
     assert "EPSG:32632 (1 map), EPSG:32633 (2 maps)" in message
-    assert "--crs EPSG:3263" in message
+    assert "`crs` EPSG:3263" in message
 
     assert join(zones, tmp_path / "map.tif", crs="EPSG:32633").maps == 2
     assert "EPSG:32632 (1 map)" in refused(UsageError, zones, tmp_path / "m.tif", crs="EPSG:32634")
-    assert "--crs" in refused(UsageError, zones, tmp_path / "m.tif", crs="zone 33")
+    assert "`crs`" in refused(UsageError, zones, tmp_path / "m.tif", crs="zone 33")
 
 
 @pytest.mark.parametrize(
@@ -444,10 +444,10 @@ def test_maps_of_two_zones_are_told_apart_and_one_can_be_chosen(zones, tmp_path)
         (
             make_map([[1]], cell=160.0),
             MODEL,
-            r"160 m (1 map), 640 m (1 map): classify all scenes with one --stride",
+            r"160 m (1 map), 640 m (1 map): classify all scenes with one `stride`",
         ),
         (replace(make_map([[1]]), classes=CLASSES[:2]), MODEL, "other classes"),
-        (make_map([[1]], crs=None), MODEL, "none (1 map): join one at a time, such as --crs EPSG:32633"),
+        (make_map([[1]], crs=None), MODEL, "none (1 map): join one at a time, such as `crs` EPSG:32633"),
     ],
     ids=["model", "stride", "classes", "pixel space"],
 )
@@ -461,7 +461,7 @@ def test_maps_that_do_not_belong_together_are_refused(tmp_path, other, tags, mes
 def test_maps_in_pixel_space_have_no_place(tmp_path):
     put(tmp_path / "maps", "a", make_map([[1]], crs=None))
 
-    assert "--assume-crs" in refused(UsageError, tmp_path / "maps", tmp_path / "map.tif")
+    assert "`assume_crs`" in refused(UsageError, tmp_path / "maps", tmp_path / "map.tif")
 
 
 def test_a_damaged_map_is_named(tmp_path):
@@ -487,7 +487,7 @@ def test_a_raster_that_is_no_map_is_named(tmp_path, write_raster):
 def test_files_that_are_no_mosaics_are_not_replaced_unasked(tmp_path):
     put(tmp_path / "maps", "scene", make_map([[1]]))
 
-    assert "--overwrite" in refused(OutputError, tmp_path / "maps", tmp_path / "maps" / "scene.tif")
+    assert "`overwrite`" in refused(OutputError, tmp_path / "maps", tmp_path / "maps" / "scene.tif")
     assert join(tmp_path / "maps", tmp_path / "map.tif").maps == 1
     assert join(tmp_path / "maps", tmp_path / "map.tif").maps == 1
     (tmp_path / "map_mosaic.json").unlink()

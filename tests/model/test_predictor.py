@@ -231,7 +231,7 @@ def test_a_gpu_gives_the_same(precision):
 
 def test_an_absent_gpu_is_said_clearly(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match=r"--device cuda .* no CUDA device"):
+    with pytest.raises(DeviceError, match=r"`device` cuda .* no CUDA device"):
         Predictor(tiny_network(), CARD, PredictorOptions("cuda"))
     assert Predictor(tiny_network(), CARD).describe(1)["device"] == "cpu"
 
@@ -246,7 +246,7 @@ def test_an_unknown_device_is_said_clearly(wish):
 def test_a_gpu_beyond_the_last_is_said_clearly(monkeypatch, wish):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(DeviceError, match=rf"--device {wish} .* PyTorch sees is cuda:1"):
+    with pytest.raises(DeviceError, match=rf"`device` {wish} .* PyTorch sees is cuda:1"):
         Predictor(tiny_network(), CARD, PredictorOptions(wish))
     assert find_device("cuda:1") == torch.device("cuda", 1)
 
@@ -288,7 +288,7 @@ def test_values_too_large_for_half_precision_are_told_apart(monkeypatch):
     network = tiny_network()
     network[-1].weight.data.mul_(1e6)
     predictor = Predictor(network, CARD, PredictorOptions("cpu"))
-    with pytest.raises(ModelError, match=r"in float16, .* or its values are too large .* try --device cpu"):
+    with pytest.raises(ModelError, match=r"in float16, .* or its values are too large .* try `device` cpu"):
         list(predictor.predict(blocks_of(1), TRANSFORM, 1))
 
 

@@ -82,18 +82,18 @@ def test_three_unnamed_8_bit_bands_are_red_green_blue(write_raster):
     assert scene.layers[0].indexes == (1, 2, 3)
     assert "not named" in texts(scene, "info")
     assert scene.encoding.level == "rgb8"
-    assert "--level tci" in texts(scene, "warning")
+    assert "`level` tci" in texts(scene, "warning")
 
 
 @pytest.mark.parametrize("count", [3, 8, 12, 13])
 def test_unnamed_16_bit_bands_are_never_guessed(write_raster, count):
-    with pytest.raises(SceneError, match=r"none of which is named.*--bands red=1,green=2,blue=3"):
+    with pytest.raises(SceneError, match=r"none of which is named.*`bands` red=1,green=2,blue=3"):
         open_scene(write_raster(reflectances(bands=count)), RGB)
 
 
 def test_a_band_named_twice_is_an_error_until_it_is_stated(write_raster):
     path = write_raster(reflectances(bands=4), "a_L1C.tif", descriptions=("B04", "B03", "B02", "B04"))
-    with pytest.raises(SceneError, match=r"B04 more than once \(bands 1 and 4\).*--bands red=N"):
+    with pytest.raises(SceneError, match=r"B04 more than once \(bands 1 and 4\).*`bands` red=N"):
         open_scene(path, RGB)
     assert open_scene(path, RGB, SceneOptions(bands=(("red", 4),))).layers[0].indexes == (4, 2, 3)
 
@@ -166,7 +166,7 @@ def test_loose_band_files_beside_their_products_metadata(band_folder, wrap):
 
 
 def test_bands_numbers_make_no_sense_for_a_folder(band_folder):
-    with pytest.raises(UsageError, match="leave --bands out"):
+    with pytest.raises(UsageError, match="leave `bands` out"):
         open_scene(band_folder[0], RGB, SceneOptions(bands=STATED))
 
 
@@ -304,7 +304,7 @@ def test_a_product_brings_coarse_bands_to_10_m(l1c_product):
 
 
 def test_a_product_without_the_files_asked_for(l1c_product):
-    with pytest.raises(SceneError, match=r"60 m file of band B04 .* at 10 m.*--safe-resolution 10"):
+    with pytest.raises(SceneError, match=r"60 m file of band B04 .* at 10 m.*`safe_resolution` 10"):
         open_scene(l1c_product, RGB, SceneOptions(safe_resolution=60))
     next(l1c_product.rglob("*_B04.jp2")).unlink()
     with pytest.raises(SceneError, match="no file of band B04"):
@@ -387,7 +387,7 @@ def test_level_by_values_is_a_guess_that_is_said(write_raster):
     for pixels, level in ((hazy, "l1c"), (clear, "l2a")):
         scene = open_named(write_raster, pixels)
         assert scene.encoding.level == level
-        assert "state --level" in texts(scene, "warning")
+        assert "state `level`" in texts(scene, "warning")
 
 
 @pytest.mark.parametrize("side", [300, 1000, 2000])  # read whole; read whole and thinned; read in windows
@@ -484,7 +484,7 @@ def test_floating_point_reflectance(write_raster, factor, scale):
 def test_values_too_small_for_reflectance_are_not_guessed(write_raster):
     for dtype in (np.uint16, np.float32):
         pixels = (reflectances(dark=0) // 9).astype(dtype)
-        with pytest.raises(SceneError, match="state --level rgb8, l1c or l2a"):
+        with pytest.raises(SceneError, match="state `level` rgb8, l1c or l2a"):
             open_named(write_raster, pixels)
         scene = open_named(write_raster, pixels, level="rgb8")
         assert scene.pixel_transform.gain == (1.0,) * 3
@@ -494,7 +494,7 @@ def test_values_too_small_for_reflectance_are_not_guessed(write_raster):
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_reflectance_is_not_silently_taken_for_a_picture(write_raster, dtype):
     pixels = reflectances().astype(dtype)
-    with pytest.raises(SceneError, match=r"--level tci states, is of 8 bit: use --level l1c or l2a"):
+    with pytest.raises(SceneError, match=r"`level` tci states, is of 8 bit: use `level` l1c or l2a"):
         open_named(write_raster, pixels, level="tci")
     assert "of them lie above" in texts(open_named(write_raster, pixels, level="rgb8"), "warning")
     picture = (reflectances(dark=0) // 9).astype(dtype)
@@ -534,9 +534,9 @@ def test_8_bit_values_are_no_reflectance(write_raster):
     path = write_raster(reflectances().astype(np.uint8))
     with pytest.raises(SceneError, match="8-bit values"):
         open_scene(path, RGB, SceneOptions(level="l1c"))
-    with pytest.raises(UsageError, match="--offset belongs to reflectance"):
+    with pytest.raises(UsageError, match="`offset` belongs to reflectance"):
         open_scene(path, RGB, SceneOptions(offset=-1000))
-    with pytest.raises(UsageError, match="--level is one of"):
+    with pytest.raises(UsageError, match="`level` is one of"):
         open_scene(path, RGB, SceneOptions(level="l3"))
 
 
@@ -693,7 +693,7 @@ def test_coarse_pixels_earn_a_warning(write_raster):
 
 def test_no_coordinate_system(write_raster):
     transform = from_origin(399_960, 5_300_040, 10, 10)
-    with pytest.raises(SceneError, match=r"no coordinate system.*--assume-crs.*--assume-gsd"):
+    with pytest.raises(SceneError, match=r"no coordinate system.*`assume_crs`.*`assume_gsd`"):
         open_placed(write_raster, transform, None)
     placed = open_placed(write_raster, transform, None, assume_crs="EPSG:32633")
     assert (placed.crs.to_epsg(), placed.transform, placed.resampling) == (32633, transform, None)
@@ -711,7 +711,7 @@ def test_assume_crs_also_serves_the_warper(write_raster):
 
 @pytest.mark.parametrize(("pixel", "shape"), [(10.0, (70, 80)), (20.0, (140, 160)), (5.0, (35, 40))])
 def test_pixel_space(write_raster, pixel, shape):
-    with pytest.raises(SceneError, match=r"does not say where its pixels lie.*--assume-gsd"):
+    with pytest.raises(SceneError, match=r"does not say where its pixels lie.*`assume_gsd`"):
         open_placed(write_raster, None, None)
     scene = open_placed(write_raster, None, None, assume_gsd=pixel)
     assert scene.crs is None
@@ -1109,7 +1109,7 @@ def test_every_real_file_opens_or_says_why_not(scenes):
 
 def test_innviertel(scenes):
     path = scenes / "innviertel_l2a_2dates.tif"
-    with pytest.raises(SceneError, match="--bands red=1,green=2,blue=3"):
+    with pytest.raises(SceneError, match="`bands` red=1,green=2,blue=3"):
         open_scene(path, RGB)
     scene = open_scene(path, RGB, SceneOptions(bands=STATED))
     assert (scene.encoding.level, scene.encoding.offset, scene.resampling) == ("l2a", (0,) * 3, None)
@@ -1153,7 +1153,7 @@ def product(scenes) -> Path:
 
 def test_a_real_product_without_its_10_m_files_says_so(product):
     with pytest.raises(
-        SceneError, match=r"10 m file of band B04 is not in the product.*--safe-resolution 60"
+        SceneError, match=r"10 m file of band B04 is not in the product.*`safe_resolution` 60"
     ):
         open_scene(product, RGB)
 

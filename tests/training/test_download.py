@@ -236,7 +236,7 @@ def test_an_interrupted_unpacking_leaves_no_half_folder(server, tmp_path, monkey
 
 def test_a_folder_that_cannot_be_made_is_told(server, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"file/data cannot be written to .*with --data"):
+    with pytest.raises(OutputError, match=r"file/data cannot be written to .*with `data`"):
         download(archive_of(server), tmp_path / "file" / "data")
 
 
@@ -267,7 +267,7 @@ def test_train_downloads_what_the_recipe_needs_and_skips_what_is_broken(
     stream = io.BytesIO(server.data)
     with zipfile.ZipFile(stream, "a") as archive:
         archive.writestr("ds/images/2750/Field/broken.png", b"not a picture")
-        archive.writestr("ds/images/2750/split-train.txt", "which --split random leaves unread")
+        archive.writestr("ds/images/2750/split-train.txt", "which `split` random leaves unread")
     server.data = stream.getvalue()
     monkeypatch.setattr(module, "EUROSAT_RGB", archive_of(server))
     data, run = tmp_path / "data", tmp_path / "run"

@@ -216,7 +216,7 @@ def test_a_class_that_lies_in_one_place_is_named(tmp_path):
     for i in range(3):
         write_tile(folder / "Quarry" / f"{i}.tif", PIXELS, place=(400_000 + 700 * i, 5e6))
     with pytest.raises(
-        TrainingError, match=r"'Quarry' is in only one of .* tiles elsewhere or --split random"
+        TrainingError, match=r"'Quarry' is in only one of .* tiles elsewhere or `split` random"
     ):
         split_tiles(folder, validation_share=0.2, seed=0, method="location")
 

@@ -320,7 +320,7 @@ def test_tensorboard_shows_the_history(tiles, tmp_path):
 def test_tensorboard_that_is_not_installed_is_told_before_training(tiles, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
-    with pytest.raises(UsageError, match="--tensorboard needs the package tensorboard"):
+    with pytest.raises(UsageError, match="`tensorboard` needs the package tensorboard"):
         train(tiles, RECIPE, tmp_path / "run", events=True)
     assert not (tmp_path / "run").exists()
 

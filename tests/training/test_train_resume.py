@@ -267,7 +267,7 @@ def test_a_damaged_checkpoint_is_told(tiles, unbroken, tmp_path, content):
     output = copy_of(unbroken, tmp_path / "run")
     whole = (output / "checkpoint.pt").read_bytes()
     (output / "checkpoint.pt").write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(TrainingError, match=r"checkpoint\.pt is damaged: begin anew with --overwrite"):
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt is damaged: begin anew with `overwrite`"):
         train(tiles, RECIPE, output, resume=True)
 
 
