@@ -19,7 +19,8 @@ from rasterio.warp import transform as project
 
 from pipeline.errors import LandcoverError, SceneError, UsageError
 from pipeline.options import SceneOptions
-from pipeline.scenes.scene import REMOTE, Scene, open_scene
+from pipeline.scenes.gdal import REMOTE
+from pipeline.scenes.scene import Scene, open_scene
 from tests.support.cards import RGB_CARD as RGB
 
 MULTI = replace(RGB, name="ms", bands=("B02", "B05", "B09"))
@@ -343,7 +344,7 @@ def test_zips_that_are_no_product(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(SceneError, match="holds no Sentinel-2 product"):
+    with pytest.raises(SceneError, match="holds no product of a known format"):
         open_scene(path, RGB)
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(SceneError, match="damaged zip"):
