@@ -1,7 +1,7 @@
 """Find out what a scene's stored numbers mean: the product level, then scale and offset.
 
-Each is looked for in this order: what the user states, the product's metadata, tags and file names, and at last
-the values themselves. Every guess is said in a warning that names the option to overrule it.
+Each is looked for in this order: what the user states, the product's metadata, tags and file names, and
+finally the values themselves. Every guess comes with a warning that names the option to overrule it.
 """
 
 from dataclasses import dataclass, replace
@@ -74,9 +74,6 @@ def find_encoding(
     return encoding, notes
 
 
-# Level
-
-
 def _find_level(evidence: _Evidence) -> tuple[str, list[Note]]:
     imagery = evidence.imagery
     if evidence.stored.is_8_bit:
@@ -130,9 +127,6 @@ def _level_by_values(evidence: _Evidence) -> tuple[str, list[Note]]:
     ]
 
 
-# 8-bit colours
-
-
 def _saturation_notes(stored: StoredValues) -> list[Note]:
     """Warn of stated 8-bit colours that are not: files of more bits may hold 0 to 255, or reflectance."""
     if stored.dtype.itemsize == 1 or stored.is_empty:
@@ -175,9 +169,6 @@ def _true_color_origin(imagery: Imagery) -> tuple[str, Note]:
         "Nothing tells which product the true-colour image was made from: Level-1C (top of atmosphere) "
         "was assumed.",
     )
-
-
-# Reflectance
 
 
 def _reflectance(
@@ -307,9 +298,6 @@ def _guess_offset(stored: StoredValues, level: str) -> tuple[int, list[Note]]:
             "state `offset` -1000 for a product of baseline 04.00 or later.",
         )
     return offset, [note]
-
-
-# Atmosphere
 
 
 def _atmosphere_note(card: ModelCard, encoding: PixelEncoding) -> Note:

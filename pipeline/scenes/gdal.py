@@ -26,7 +26,7 @@ READ_ERRORS = (RasterioError, CPLE_BaseError, MemoryError)
 
 
 def gdal_settings(path: str) -> rasterio.Env:
-    """Return the settings to read a scene with; inside of them GDAL's messages go to the log, not to stderr."""
+    """Return the settings for reading a scene; within them GDAL's messages go to the log, not to stderr."""
     return rasterio.Env(**GDAL_OPTIONS, **(REMOTE_OPTIONS if REMOTE.match(path) else {}))
 
 

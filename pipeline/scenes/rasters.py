@@ -172,8 +172,8 @@ def _declared_nodata(dataset: DatasetReader, indexes: tuple[int, ...]) -> float 
 class OpenLayer:
     """A `BandLayer` with its own handle, for one thread.
 
-    `indexes` are the layer's bands in the dataset; `nodata`, `alpha` and `masked` tell its valid pixels, as in
-    the layer, but of the dataset, which may be a warped one.
+    `indexes` are the layer's bands in the dataset, which may be a warped one; `nodata`, `alpha` and `masked`
+    mean the same as in the layer.
     """
 
     def __init__(

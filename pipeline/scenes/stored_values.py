@@ -7,17 +7,17 @@ import numpy as np
 import numpy.typing as npt
 
 DARK_QUANTILE = 0.005
-"""Pixels darker than this share of all others count as outliers."""
+"""The share of pixels that is darker than what counts as dark: outliers."""
 
 HIGH_QUANTILE = 0.98
-"""The same at the other end: clouds and glints lie above."""
+"""The share of values below what counts as high; above are clouds and glints."""
 
 
 class StoredValues:
     """The numbers in a scene's files, before anything is known about what they mean.
 
-    `scales` and `offsets` are GDAL's, one for each of the model's bands. `draw_sample` returns valid pixels of
-    these bands, shape (B, n); it reads the files and so is called only when nothing else gives the answer.
+    `scales` and `offsets` are GDAL's, one for each of the model's bands. `draw_sample` returns valid pixels
+    of these bands, shape (B, n); it reads the files, so it is called only when nothing else helps.
     """
 
     def __init__(
