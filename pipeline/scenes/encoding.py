@@ -24,7 +24,7 @@ OFFSET_IN_ABOVE = 900
 OFFSET_IN_BELOW = {"l1c": 1600, "l2a": 1400}
 MAX_SATURATED = 0.02  # of the values of 8-bit colours in a file of more bits; a few may be outliers
 
-# In blue, where even black ground has the brightness of the air above it; some of it may be missing.
+# Of the brightness of a clear atmosphere in blue: dark pixels above it are seen through the air (L1C).
 AIR_SHARE = 0.85
 
 Numbers = tuple[float, ...]
@@ -33,13 +33,14 @@ Numbers = tuple[float, ...]
 
 @dataclass(frozen=True)
 class _Evidence:
-    """All that tells what the pixels are."""
+    """Everything that may tell what the pixels mean."""
 
     card: ModelCard
     imagery: Imagery
     stored: StoredValues
 
     def per_band(self, value: float) -> Numbers:
+        """Return the same number for each of the model's bands."""
         return (float(value),) * len(self.card.bands)
 
 
@@ -224,7 +225,7 @@ def _stated_offsets(evidence: _Evidence, stated: int, scales: Numbers) -> tuple[
 
 
 def _find_offsets(evidence: _Evidence, level: str, scales: Numbers) -> tuple[Numbers, list[Note]]:
-    """Return what is added to stored values before scaling, per band; removed once and never twice."""
+    """Return what is added to stored values before scaling, per band, so that no offset is removed twice."""
     if scales[0] == 1 and not evidence.imagery.is_product:  # reflectance as it is
         return evidence.per_band(0), []
     declared = _declared_offsets(evidence)

@@ -64,7 +64,7 @@ class GroundGrid:
     """How files are brought onto the grid; None if the pixels of the finest band are that grid."""
 
     source: SourceGeometry
-    """What GDAL has to be told about the files."""
+    """What GDAL does not find out from the files itself."""
 
     own: SourceGeometry
     """How the pixels of the finest band lie."""
@@ -163,7 +163,7 @@ class _Placement:
     """Pixels from top to bottom."""
 
     source: SourceGeometry
-    """What GDAL has to be told about the file."""
+    """What GDAL does not find out from the file itself."""
 
     notes: tuple[Note, ...]
     """What was found or assumed."""

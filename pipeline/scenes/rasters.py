@@ -99,7 +99,7 @@ class BandLayer:
 
     @property
     def fill(self) -> float | None:
-        """Return the value that invalid pixels hold after resampling; None if a mask tells them."""
+        """Return the value that invalid pixels hold after resampling; None if a mask marks them."""
         if self.nodata is not None:
             return self.nodata
         if self.zero_is_nodata:
@@ -144,7 +144,7 @@ def describe_layer(
 
 
 def _alpha_band(dataset: DatasetReader, indexes: tuple[int, ...]) -> int | None:
-    """Return the band that tells valid pixels, unless it was asked for as an image band."""
+    """Return the band that marks valid pixels, unless it is read as an image band."""
     for i, color in enumerate(dataset.colorinterp, start=1):
         if color == ColorInterp.alpha and i not in indexes:
             return i
@@ -297,7 +297,7 @@ def _warp(layer: BandLayer, dataset: DatasetReader) -> WarpedVRT:
 
 @dataclass(frozen=True)
 class ZeroIsValid:
-    """Reads a mask of the user's: pixels that are 0 stay."""
+    """Reads a mask from the user: pixels that are 0 are valid."""
 
     meaning: str = "Pixels other than 0 are left out by the mask"
     """What is left out, for a note."""
