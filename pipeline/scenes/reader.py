@@ -171,7 +171,7 @@ def _any_in_windows(cells: np.ndarray, size: int) -> np.ndarray:
 
 
 def _fill_invalid(tiles: np.ndarray, valid: np.ndarray) -> None:
-    """Set the invalid pixels of `tiles` (k, bands, tile, tile) to the mean of the tile's valid ones, in place.
+    """Set invalid pixels of `tiles` (k, bands, tile, tile) to the mean of their tile's valid ones, in place.
 
     `valid` is (k, tile, tile); each tile has at least one valid pixel.
     """
