@@ -9,9 +9,10 @@ from pipeline.batch.report import HTML_NAME
 from pipeline.classify import OUTPUTS
 from pipeline.errors import SceneError
 from pipeline.maps.finished import RUN_ENDING
+from pipeline.scenes.band_names import band_in_file_name
 from pipeline.scenes.bands import RASTER_SUFFIXES
+from pipeline.scenes.registry import recognise
 from pipeline.scenes.scene import Scene
-from pipeline.scenes.sentinel2 import band_in_file_name
 
 MAX_LISTED = 1_000  # of each kind
 SCENE_SUFFIXES = (RASTER_SUFFIXES | {".zip"}) - {".png"}
@@ -86,7 +87,7 @@ class Root:
                 name = entry.name.removesuffix(RUN_ENDING)
                 if name + OUTPUTS["landcover"] in names:
                     self._add(listing, listing.maps, {"name": name, "path": address})
-            elif entry.is_dir() and entry.suffix.upper() != ".SAFE":
+            elif entry.is_dir() and not recognise(entry):
                 self._add(listing, listing.folders, entry.name)
             elif entry.is_dir() or (entry.suffix.lower() in SCENE_SUFFIXES and not _is_output(entry.name)):
                 size = None if entry.is_dir() else entry.stat().st_size

@@ -16,7 +16,7 @@ from pipeline.model.card import ModelCard
 from pipeline.model.predictor import Predictor
 from pipeline.notes import Note, info, warning
 from pipeline.options import SceneOptions
-from pipeline.scenes.bands import open_raster
+from pipeline.scenes.gdal import open_raster
 from pipeline.scenes.radiometry import pixel_transform, rgb8_encoding, tci_encoding
 from pipeline.scenes.scene import open_scene
 from pipeline.training.dataset import EUROSAT_BANDS

@@ -14,9 +14,9 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from pipeline.model.card import ModelCard
-from pipeline.scenes.bands import open_raster
+from pipeline.scenes.gdal import GDAL_OPTIONS, open_raster
 from pipeline.scenes.rasters import BandLayer, OpenLayer
-from pipeline.scenes.scene import GDAL_OPTIONS, Scene, SceneReader
+from pipeline.scenes.scene import Scene, SceneReader
 from pipeline.values import NATURAL_COLOR
 
 LONGEST_SIDE = 1_600  # pixels of a scene's picture: sharp on a large screen, less than a megabyte

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from pipeline.errors import SceneError
-from pipeline.scenes.bands import open_raster
+from pipeline.scenes.gdal import open_raster
 
 MIB = 2**20
 # Three whole Sentinel-2 tiles at 10 m; whoever has more has the command line.

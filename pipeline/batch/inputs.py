@@ -8,7 +8,6 @@ import hashlib
 import logging
 import os
 import re
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,8 @@ from glob import glob, has_magic
 from pathlib import Path, PurePath
 
 from pipeline.errors import UsageError
-from pipeline.scenes.sentinel2 import band_in_file_name
+from pipeline.scenes.band_names import band_in_file_name
+from pipeline.scenes.registry import recognise, root_of
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ OWN_OUTPUTS = ("_landcover.tif", "_confidence.tif", "_probabilities.tif")
 BAND_FILES = 3
 
 _ADDRESS = re.compile(r"/vsi|\w[\w+.-]+:")
-_METADATA = re.compile(r"([^/]+/)?MTD_MSIL(1C|2A)\.xml")
 
 
 @dataclass(frozen=True)
@@ -147,32 +146,10 @@ def _expand_path(path: str, output: Path) -> tuple[list[_Found], list[Path]]:
 
 
 def _scenes_at(path: Path) -> list[_Found]:
-    """Return the one scene that a SAFE product, its metadata or its zip is; nothing for other paths."""
-    if _METADATA.fullmatch(path.name):
-        path = path.parent
-    if path.is_dir() and _is_product(path):
-        return [_Found(str(path), path.resolve().name.removesuffix(".SAFE"), path.parent)]
-    if path.suffix.lower() == ".zip" and path.is_file() and (name := _product_in_zip(path)):
-        return [_Found(str(path), name, path.parent)]
-    return []
-
-
-def _is_product(folder: Path) -> bool:
-    return folder.name.endswith(".SAFE") or (
-        (folder / "GRANULE").is_dir() and any(folder.glob("MTD_MSIL*.xml"))
-    )
-
-
-def _product_in_zip(archive: Path) -> str | None:
-    """Return the name of the product in an archive; the archive's own if it cannot be read: to be told."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            document = next((name for name in content.namelist() if _METADATA.fullmatch(name)), None)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
-        return archive.stem
-    if document is None:
-        return None
-    return (document.rpartition("/")[0] or archive.stem).removesuffix(".SAFE")
+    """Return the one scene that a product, its metadata or its archive is; nothing for other paths."""
+    path = root_of(path)
+    name = recognise(path)
+    return [] if name is None else [_Found(str(path), name, path.parent)]
 
 
 def _search(root: Path, output: Path) -> Iterator[_Found]:

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.maps.areas import ClassArea
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note
-from pipeline.scenes.bands import without_query
+from pipeline.scenes.gdal import without_query
 from pipeline.scenes.scene import Scene
 
 Record = dict[str, Any]

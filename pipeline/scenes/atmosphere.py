@@ -7,20 +7,23 @@ from math import cos, exp, radians
 import numpy as np
 import numpy.typing as npt
 
-# A nominal clear day. All that is assumed of the atmosphere depends on these numbers only.
+# A nominal clear day. Everything assumed about the atmosphere follows from these numbers.
 SUN_ZENITH = 40.0  # degrees, where it is not known; over central Europe at 10:30, April to September
 LOWEST_SUN = 75.0  # degrees from the zenith; below, light comes through a curved atmosphere, scattered often
 AEROSOL_DEPTH_550 = 0.1  # optical thickness at 550 nm: rural, clear
 ANGSTROM_EXPONENT = 1.3  # continental aerosol
 AEROSOL_ALBEDO, AEROSOL_ASYMMETRY = 0.92, 0.65
 OZONE_COLUMN = 0.3  # cm at standard pressure, 300 Dobson units
-SURFACE = 0.1  # reflectance at which the light between ground and sky is linearised
+SURFACE = 0.1  # reflectance at which the light that goes back and forth between ground and sky is linearised
 
 
 def atmosphere_step(
     scene_level: str, model_level: str, bands: Sequence[str], sun_zenith: float = SUN_ZENITH
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return (gain, bias) per band that bring reflectance of the scene's level to that of the model's."""
+    """Return (gain, bias) per band, both float64 (B,), from reflectance of one level to that of another.
+
+    Levels are l1c and l2a; `sun_zenith` is in degrees.
+    """
     if scene_level == model_level:
         return np.ones(len(bands)), np.zeros(len(bands))
     path, transmittance = np.array([clear_atmosphere(band, sun_zenith) for band in bands]).T
@@ -47,8 +50,8 @@ WAVELENGTH_AND_OZONE = {
     "B12": (2.2024, 0.0),
 }
 
-# The water-vapour band keeps little of the surface's signal; elsewhere vapour takes a few percent, left
-# out. EuroSAT's own L1C channel means: 732 in B09 between 2,301 (B08) and 2,599 (B8A).
+# The water-vapour band keeps little of the surface's signal. Elsewhere vapour takes a few percent, which are
+# neglected. EuroSAT's own L1C channel means: 732 in B09 between 2,301 (B08) and 2,599 (B8A).
 WATER_VAPOUR_TRANSMITTANCE = {"B09": 0.30}
 
 
@@ -64,8 +67,8 @@ def clear_atmosphere(
     - Path reflectance: single scattering, tau P(Theta) / (4 mu_s mu_v) (Hansen & Travis, 1974), nadir
       view, molecules plus a Henyey-Greenstein aerosol.
     - Diffuse and direct transmittance: exp(-(0.52 tau_R + 0.16 tau_A) / mu) (Tanre et al., 1979) down
-      and up, raised by what ground and sky pass back and forth, 1 / (1 - s rho) at rho = 0.1 with the
-      molecular spherical albedo s = 0.92 tau_R exp(-tau_R).
+      and up, raised by the light that ground and sky pass back and forth, 1 / (1 - s rho) at rho = 0.1
+      with the molecular spherical albedo s = 0.92 tau_R exp(-tau_R).
     - Ozone lies above the scattering air and dims both parts.
     """
     wavelength, ozone = WAVELENGTH_AND_OZONE[band]

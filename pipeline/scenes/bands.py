@@ -3,114 +3,123 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import rasterio
 from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from pipeline.errors import SceneError, UsageError
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, info
-from pipeline.scenes.sentinel2 import (
-    ProductMetadata,
-    SafeProduct,
-    band_in_file_name,
-    band_of,
-    metadata_beside,
-    names_true_colour,
-    open_safe_folder,
-    open_safe_zip,
-    user_band,
-)
+from pipeline.scenes.band_names import SCENE_CLASSIFICATION, band_in_file_name, band_of, user_band
+from pipeline.scenes.gdal import open_raster, without_query
+from pipeline.scenes.hints import names_true_color
+from pipeline.scenes.product import BandSource, MaskSource, Product, ProductFacts
+from pipeline.scenes.registry import facts_beside, format_names, open_product, recognise, root_of
 from pipeline.values import NATURAL_COLOR
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img", ".nc", ".dat", ".bil", ".png"})
-COLOUR_BANDS = dict(zip((ColorInterp.red, ColorInterp.green, ColorInterp.blue), NATURAL_COLOR, strict=True))
-
-
-@dataclass(frozen=True)
-class BandSource:
-    """One band: a file as GDAL names it and the 1-based index in it."""
-
-    path: str
-    index: int
+COLOR_BANDS = dict(zip((ColorInterp.red, ColorInterp.green, ColorInterp.blue), NATURAL_COLOR, strict=True))
 
 
 @dataclass(frozen=True)
 class Imagery:
-    """The model's bands in channel order, and what the files around them tell about the pixels.
-
-    `metadata` is the product's, `own_metadata` whether the files are that product's very own (so that
-    nobody can have changed their numbers since). `texts` are names and tags to look for hints in.
-    """
+    """The model's bands in channel order, and what is known about their pixels without reading them."""
 
     name: str
+    """What the scene's map will be named after."""
+
     bands: tuple[BandSource, ...]
-    scene_classification: str | None = None
-    metadata: ProductMetadata | None = None
-    own_metadata: bool = False
-    true_colour: bool = False
+    """Where each of the model's bands is."""
+
+    facts: ProductFacts | None = None
+    """What the metadata of the product say that the files belong to; None if there are none."""
+
+    is_product: bool = False
+    """Whether the files are that product's own, so that nobody can have changed their numbers since."""
+
+    nodata: float | None = None
+    """The stored value of missing pixels where the files declare none; None if it is not known."""
+
+    mask: MaskSource | None = None
+    """A mask that comes with the bands."""
+
+    true_color: bool = False
+    """Whether the file is named like ESA's true-colour image."""
+
     texts: tuple[str, ...] = ()
-    notes: tuple[Note, ...] = field(default=())
+    """File names and tags that may tell what the pixels are."""
+
+    notes: tuple[Note, ...] = ()
+    """How the bands were found."""
 
 
 def find_imagery(
     path: str, card: ModelCard, stated: Sequence[tuple[str, int]], safe_resolution: int
 ) -> Imagery:
-    """Find the card's bands in a raster, a folder of band files, a SAFE folder or its zip.
+    """Find the card's bands in a raster, a folder of band files, or a product.
 
     `stated` are (name, 1-based index) pairs of `bands`, which beat everything found. Raises SceneError
-    if the path is nothing of the kind or lacks a band, UsageError if `stated` cannot be meant.
+    if the path is nothing of the kind or lacks a band, UsageError if `stated` makes no sense.
     """
     local = Path(path)
     if not local.exists():
         if re.match(r"/vsi|\w[\w+.-]+:", path):  # remote, in an archive, or a subdataset: GDAL's to open
             return _in_raster(path, card, stated)
         raise SceneError(f"There is no file or folder {path}.")
-    if re.fullmatch(r"MTD_MSIL(1C|2A)\.xml", local.name):
-        local = local.parent
-    product = None
-    if local.is_dir():
-        product = open_safe_folder(local)
-    elif local.suffix.lower() == ".zip":
-        product = open_safe_zip(local)
+    local = root_of(local)
+    product = open_product(local)
     if product is None and not local.is_dir():
+        if local.suffix.lower() == ".zip":
+            raise SceneError(
+                f"{path} holds no product of a known format ({format_names()}): unpack it first."
+            )
         return _in_raster(path, card, stated)
     if stated:
         raise UsageError(
-            f"`bands` numbers the bands of one file, but {path} keeps each band in a file of its own, found "
-            "by name: leave `bands` out."
+            f"`bands` numbers the bands of one file, but {path} has each band in a file of its own, found by "
+            "name: leave `bands` out."
         )
     return _in_folder(local, card) if product is None else _in_product(product, card, safe_resolution)
 
 
-def _in_product(product: SafeProduct, card: ModelCard, resolution: int) -> Imagery:
-    if "B10" in card.bands and product.metadata.level == "l2a":
-        raise SceneError(
-            f"The model {card.name} needs band B10, which Level-2A products such as {product.name} lack."
-        )
+def _in_product(product: Product, card: ModelCard, resolution: int) -> Imagery:
     return Imagery(
         name=product.name,
-        bands=tuple(BandSource(product.band_file(band, resolution), 1) for band in card.bands),
-        scene_classification=product.scene_classification(),
-        metadata=product.metadata,
-        own_metadata=True,
+        bands=tuple(product.band_source(band, resolution) for band in card.bands),
+        facts=product.facts,
+        is_product=True,
+        nodata=product.nodata,
+        mask=product.mask,
     )
 
 
 def _in_folder(folder: Path, card: ModelCard) -> Imagery:
+    key, files = _complete_set(folder, card)
+    chosen = [files[band] for band in card.bands]
+    mask = files.get(SCENE_CLASSIFICATION)
+    listing = ", ".join(file.name for file in chosen)
+    return Imagery(
+        name=key or folder.resolve().name,
+        bands=tuple(BandSource(str(file), 1) for file in chosen),
+        facts=facts_beside(chosen[0]),
+        mask=MaskSource(str(mask)) if mask else None,
+        texts=(key, chosen[0].name, folder.resolve().name, *_tags(str(chosen[0]))),
+        notes=(info("bands-found", None, f"Bands by file name: {listing}."),),
+    )
+
+
+def _complete_set(folder: Path, card: ModelCard) -> tuple[str, dict[str, Path]]:
+    """Return the name and the files of the one set of band files that has all of the card's bands."""
     sets = _band_file_sets(folder)
-    whole = {key: files for key, files in sets.items() if set(card.bands) <= files.keys()}
-    if len(whole) > 1:
+    complete = {key: files for key, files in sets.items() if set(card.bands) <= files.keys()}
+    if len(complete) > 1:
         raise SceneError(
-            f"The folder {folder} holds the bands of {len(whole)} scenes "
-            f"({', '.join(sorted(key or 'unnamed' for key in whole))}): keep each in a folder of its own."
+            f"The folder {folder} holds the bands of {len(complete)} scenes "
+            f"({', '.join(sorted(key or 'unnamed' for key in complete))}): keep each in a folder of its own."
         )
-    if not whole:
+    if not complete:
         found = "; ".join(
             f"{key or 'unnamed'}: {', '.join(sorted(files))}" for key, files in sorted(sets.items())
         )
@@ -118,22 +127,7 @@ def _in_folder(folder: Path, card: ModelCard) -> Imagery:
             f"The folder {folder} has no set of single-band files named after the bands "
             f"{', '.join(card.bands)} that the model needs ({'it has ' + found if found else 'none at all'})."
         )
-    ((key, files),) = whole.items()
-    scl = files.get("SCL")
-    return Imagery(
-        name=key or folder.resolve().name,
-        bands=tuple(BandSource(str(files[band]), 1) for band in card.bands),
-        scene_classification=str(scl) if scl else None,
-        metadata=metadata_beside(files[card.bands[0]]),
-        texts=(key, files[card.bands[0]].name, folder.resolve().name, *_tags(str(files[card.bands[0]]))),
-        notes=(
-            info(
-                "bands-found",
-                None,
-                f"Bands by file name: {', '.join(files[band].name for band in card.bands)}.",
-            ),
-        ),
-    )
+    return next(iter(complete.items()))
 
 
 def _band_file_sets(folder: Path) -> dict[str, dict[str, Path]]:
@@ -159,49 +153,34 @@ def _tags(path: str) -> list[str]:
 
 def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) -> Imagery:
     with open_raster(path) as dataset:
-        _refuse_what_is_no_image(dataset, path)
+        _check_is_image(dataset, path)
         bands = [
             i
-            for i, colour in zip(dataset.indexes, dataset.colorinterp, strict=True)
-            if colour != ColorInterp.alpha
+            for i, color in zip(dataset.indexes, dataset.colorinterp, strict=True)
+            if color != ColorInterp.alpha
         ]
         if len(bands) == 1 and len(card.bands) > 1:
-            raise SceneError(_one_band_message(path, card))
-        chosen, notes = _choose_bands(dataset, path, bands, card, stated)
+            raise SceneError(_single_band_message(path, card))
+        chosen, note = _choose_bands(dataset, path, bands, card, stated)
     local = Path(without_query(path))
-    texts = [local.name, local.absolute().parent.name, *_tags(path)]
     return Imagery(
         name=local.stem if local.exists() else re.sub(r"[^\w.-]+", "_", local.stem),
         bands=tuple(BandSource(path, index) for index in chosen),
-        metadata=metadata_beside(local.absolute()) if local.exists() else None,
-        own_metadata=False,
-        true_colour=names_true_colour(local.stem),
-        texts=tuple(texts),
-        notes=tuple(notes),
+        facts=facts_beside(local.absolute()) if local.exists() else None,
+        true_color=names_true_color(local.stem),
+        texts=(local.name, local.absolute().parent.name, *_tags(path)),
+        notes=(note,),
     )
 
 
-def without_query(path: str) -> str:
-    """Return a path or address without what follows `?` in an address: a signature, not a name."""
-    return re.sub(r"(://[^?]*)\?.*", r"\1", path, flags=re.DOTALL)
-
-
-def open_raster(path: str) -> DatasetReader:
-    """Open a raster file; raises SceneError, with GDAL's own reason, if it is not one."""
-    try:
-        return rasterio.open(path)
-    except RasterioError as error:
-        reason = str(error).replace(path, "").strip(" :'.") or "no reason given"
-        raise SceneError(f"{path} cannot be opened as a raster image ({reason}).") from error
-
-
-def _refuse_what_is_no_image(dataset: DatasetReader, path: str) -> None:
+def _check_is_image(dataset: DatasetReader, path: str) -> None:
+    """Raise SceneError for containers, complex numbers and coloured maps."""
     if dataset.count == 0:
         inner = ", ".join(dataset.subdatasets[:4])
         raise SceneError(
             f"{path} holds no image itself{f', but several inside: give one of {inner}' if inner else ''}."
         )
-    if any(np.issubdtype(np.dtype(dtype), np.complexfloating) for dtype in _numpy_dtypes(dataset)):
+    if any(dtype.startswith("complex") for dtype in dataset.dtypes):
         raise SceneError(f"{path} holds complex numbers (radar?): the models read optical reflectance.")
     if ColorInterp.palette in dataset.colorinterp:
         raise SceneError(
@@ -210,15 +189,11 @@ def _refuse_what_is_no_image(dataset: DatasetReader, path: str) -> None:
         )
 
 
-def _numpy_dtypes(dataset: DatasetReader) -> list[str]:
-    return ["complex64" if dtype.startswith("complex") else dtype for dtype in dataset.dtypes]
-
-
-def _one_band_message(path: str, card: ModelCard) -> str:
+def _single_band_message(path: str, card: ModelCard) -> str:
     needed = ", ".join(card.bands)
     if band_in_file_name(Path(path).stem):
-        product = [folder for folder in Path(path).parents if folder.suffix == ".SAFE"]
-        folder = product[0] if product else Path(path).parent
+        product = (folder for folder in Path(path).parents if recognise(folder))
+        folder = next(product, Path(path).parent)
         return (
             f"{path} is a single band and the model needs {needed}: give the folder of all of them, {folder}."
         )
@@ -227,40 +202,26 @@ def _one_band_message(path: str, card: ModelCard) -> str:
 
 def _choose_bands(
     dataset: DatasetReader, path: str, bands: list[int], card: ModelCard, stated: Sequence[tuple[str, int]]
-) -> tuple[list[int], list[Note]]:
-    """Return the file's band for each of the card's, and notes that say how it was known."""
+) -> tuple[list[int], Note]:
+    """Return the file's band for each of the card's, and a note on how they were found."""
     by_user = _stated_bands(stated, dataset.count, path)
-    described = [
-        band_of(dataset.descriptions[i - 1] or dataset.tags(i).get("NETCDF_VARNAME", "")) for i in bands
-    ]
-    by_colour = [COLOUR_BANDS.get(dataset.colorinterp[i - 1]) for i in bands]
-    if any(described):
-        names, how = described, "description"
-    elif set(COLOUR_BANDS.values()) <= set(by_colour):
-        names, how = by_colour, "colour interpretation"
-    elif len(bands) == 3 and set(dataset.dtypes) == {"uint8"}:
-        names, how = (
-            list(NATURAL_COLOR),
-            "position, as the three 8-bit bands are not named: red, green, blue",
-        )
-    else:
-        names, how = [None] * len(bands), ""
+    names, how = _band_names(dataset, bands)
     counts = Counter(names)
     missing = [band for band in card.bands if band not in by_user and not counts[band]]
     if missing:
         raise SceneError(_missing_message(path, names, missing, card))
     for band in card.bands:
         if counts[band] > 1 and band not in by_user:
-            twice = " and ".join(str(i) for i, name in zip(bands, names, strict=True) if name == band)
+            repeated = " and ".join(str(i) for i, name in zip(bands, names, strict=True) if name == band)
             raise SceneError(
-                f"{path} names band {band} more than once (bands {twice}): say which with `bands` "
+                f"{path} names band {band} more than once (bands {repeated}): say which with `bands` "
                 f"{user_band(band)}=N."
             )
     by_name = {name: i for i, name in zip(bands, names, strict=True) if name}
-    chosen = {band: by_user.get(band, by_name.get(band, 0)) for band in card.bands}
+    chosen = {band: by_user[band] if band in by_user else by_name[band] for band in card.bands}
     listing = ", ".join(f"{user_band(band)}={i}" for band, i in chosen.items())
     source = "as stated by `bands`" if set(card.bands) <= by_user.keys() else f"by {how}"
-    return list(chosen.values()), [info("bands-found", "bands", f"Bands {source}: {listing}.")]
+    return list(chosen.values()), info("bands-found", "bands", f"Bands {source}: {listing}.")
 
 
 def _stated_bands(stated: Sequence[tuple[str, int]], count: int, path: str) -> dict[str, int]:
@@ -280,12 +241,27 @@ def _stated_bands(stated: Sequence[tuple[str, int]], count: int, path: str) -> d
     return bands
 
 
+def _band_names(dataset: DatasetReader, bands: list[int]) -> tuple[list[str | None], str]:
+    """Return the name of each of the file's bands, None where it has none, and what names them."""
+    described = [
+        band_of(dataset.descriptions[i - 1] or dataset.tags(i).get("NETCDF_VARNAME", "")) for i in bands
+    ]
+    if any(described):
+        return described, "description"
+    by_color = [COLOR_BANDS.get(dataset.colorinterp[i - 1]) for i in bands]
+    if set(COLOR_BANDS.values()) <= set(by_color):
+        return by_color, "colour interpretation"
+    if len(bands) == 3 and set(dataset.dtypes) == {"uint8"}:
+        return list(NATURAL_COLOR), "position, as the three 8-bit bands are not named: red, green, blue"
+    return [None] * len(bands), ""
+
+
 def _missing_message(path: str, names: list[str | None], missing: list[str], card: ModelCard) -> str:
     example = ",".join(f"{user_band(band)}={i}" for i, band in enumerate(card.bands, start=1))
-    if not any(names):
-        found = f"{len(names)} bands, none of which is named"
-    else:
+    if any(names):
         found = f"{len(names)} bands ({', '.join(name or 'unnamed' for name in names)})"
+    else:
+        found = f"{len(names)} bands, none of which is named"
     if len(names) < len(card.bands):
         return (
             f"{path} has {found}, but the model {card.name} needs {len(card.bands)}: {', '.join(card.bands)}."

@@ -26,7 +26,7 @@ REFUSE_ABOVE = 10.0  # ... and these no map at all: a tile would be made of a ha
 MAX_WARPED_EXTENT = 2_000_000.0  # metres: further from its central meridian UTM is off by over 1 %
 MAX_PIXELS = 10**12  # a continent at 10 m; beyond it is a mistake in the georeference
 
-# Any metric system will do for scenes without one: source and destination are in the same.
+# Any metric system will do for scenes without one, since source and destination share it.
 PIXEL_SPACE = CRS.from_epsg(32631)
 
 
@@ -38,25 +38,39 @@ class SourceGeometry:
     """
 
     crs: CRS | None = None
+    """The coordinate system."""
+
     transform: Affine | None = None
+    """From the file's pixels to its coordinates."""
 
 
 @dataclass(frozen=True)
 class GroundGrid:
-    """The grid that a scene is read on. `crs` is None in pixel space (`assume_gsd`).
-
-    `resampling` is None if the file's own pixels are that grid. `source` is what GDAL has to be told about
-    the files, `own` how the deciding file's pixels lie.
-    """
+    """The grid that a scene is read on."""
 
     crs: CRS | None
+    """The coordinate system; None in pixel space (`assume_gsd`)."""
+
     transform: Affine
+    """From the grid's pixels to its coordinates."""
+
     width: int
+    """Pixels from left to right."""
+
     height: int
+    """Pixels from top to bottom."""
+
     resampling: Resampling | None
+    """How files are brought onto the grid; None if the pixels of the finest band are that grid."""
+
     source: SourceGeometry
+    """What GDAL does not find out from the files itself."""
+
     own: SourceGeometry
+    """How the pixels of the finest band lie."""
+
     notes: tuple[Note, ...] = ()
+    """What was found or assumed."""
 
     @property
     def warp_crs(self) -> CRS:
@@ -64,7 +78,7 @@ class GroundGrid:
         return self.crs or PIXEL_SPACE
 
     def is_grid_of(self, dataset: DatasetReader, source: SourceGeometry = SourceGeometry()) -> bool:
-        """Tell whether a file's own pixels are exactly this grid's; `source` overrules its georeference."""
+        """Return whether a file's own pixels are exactly this grid's; `source` overrules its georeference."""
         return (
             self.shape == dataset.shape
             and (source.crs or dataset.crs) == self.warp_crs
@@ -83,7 +97,7 @@ def ground_grid(
     """Return the grid of `gsd` metres on which to read a scene whose finest band is `dataset`.
 
     Raises SceneError if the scene cannot be placed on the ground, is far too coarse or absurdly large,
-    UsageError if the assumptions cannot be meant.
+    UsageError if the assumptions make no sense.
     """
     if assume_crs and assume_gsd:
         raise UsageError(
@@ -129,42 +143,114 @@ def _pixel_space_grid(dataset: DatasetReader, name: str, gsd: float, pixel: floa
     return GroundGrid(None, Affine(gsd, 0, 0, 0, -gsd, 0), width, height, resampling, source, source, notes)
 
 
+@dataclass(frozen=True)
+class _Placement:
+    """Where a file's pixels lie: an affine mapping from (column, row) into a coordinate system."""
+
+    name: str
+    """The scene, for messages."""
+
+    crs: CRS
+    """The coordinate system."""
+
+    transform: Affine
+    """From pixels to its coordinates."""
+
+    width: int
+    """Pixels from left to right."""
+
+    height: int
+    """Pixels from top to bottom."""
+
+    source: SourceGeometry
+    """What GDAL does not find out from the file itself."""
+
+    notes: tuple[Note, ...]
+    """What was found or assumed."""
+
+    @property
+    def own(self) -> SourceGeometry:
+        """Return how the file's own pixels lie."""
+        return SourceGeometry(self.source.crs or self.crs, self.transform)
+
+    @property
+    def is_aligned(self) -> bool:
+        """Return whether the pixels' sides are parallel to the axes."""
+        t = self.transform
+        return abs(t.b) + abs(t.d) < 1e-9 * (abs(t.a) + abs(t.e))
+
+    def at(self, col: float, row: float) -> tuple[float, float]:
+        """Return the coordinates of a place in the image."""
+        t = self.transform
+        return t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
+
+    def lonlat_at(self, col: float, row: float) -> tuple[float, float]:
+        """Return the longitude and latitude of a place in the image."""
+        return _lonlat(self.crs, *self.at(col, row))
+
+
 def _placed_grid(dataset: DatasetReader, name: str, gsd: float, assume_crs: str | None) -> GroundGrid:
-    crs, notes = _coordinate_system(dataset, name, assume_crs)
-    crs, t, source = _georeference(dataset, name, crs, crs if assume_crs else None, notes)
-    own = SourceGeometry(source.crs or crs, t)
-    size = dataset.width, dataset.height
-    pixel_x, pixel_y = _ground_pixel(crs, t, size, name)
-    pixel = sqrt(pixel_x * pixel_y)
-    notes += _sharpness_notes(name, pixel, gsd)
-    aligned = abs(t.b) + abs(t.d) < 1e-9 * (abs(t.a) + abs(t.e))
-    if aligned and crs.is_projected and all(abs(p / gsd - 1) <= TOLERANCE for p in (pixel_x, pixel_y)):
-        if t.a > 0 > t.e:
-            return GroundGrid(crs, t, *size, None, source, own, tuple(notes))
-        notes.append(
-            info("mirrored", None, "The image is stored upside down or mirrored; it is read north up.")
-        )
-        left, top = min(t.c, t.c + t.a * dataset.width), max(t.f, t.f + t.e * dataset.height)
-        north_up = Affine(abs(t.a), 0, left, 0, -abs(t.e), top)
-        # The same pixels in the other order: nearest changes none of them.
-        return GroundGrid(crs, north_up, *size, Resampling.nearest, source, own, tuple(notes))
-    target = crs if _is_true_utm(crs, t, pixel) else _utm_at(*_lonlat(crs, *_at(t, size[0] / 2, size[1] / 2)))
-    left, bottom, right, top = _extent(crs, target, t, size, name)
-    if not (aligned and target == crs):
+    placement = _place(dataset, name, assume_crs)
+    pixel = _ground_pixel(placement)
+    size = sqrt(pixel[0] * pixel[1])
+    placement = replace(placement, notes=(*placement.notes, *_sharpness_notes(name, size, gsd)))
+    fits = all(abs(side / gsd - 1) <= TOLERANCE for side in pixel)
+    if placement.is_aligned and placement.crs.is_projected and fits:
+        return _own_grid(placement)
+    return _resampled_grid(placement, pixel, gsd)
+
+
+def _own_grid(placement: _Placement) -> GroundGrid:
+    """Return the grid of the file's own pixels, turned north up if they are not."""
+    t, width, height = placement.transform, placement.width, placement.height
+    grid = GroundGrid(placement.crs, t, width, height, None, placement.source, placement.own, placement.notes)
+    if t.a > 0 > t.e:
+        return grid
+    left, top = min(t.c, t.c + t.a * width), max(t.f, t.f + t.e * height)
+    note = info("mirrored", None, "The image is stored upside down or mirrored; it is read north up.")
+    return replace(
+        grid,
+        transform=Affine(abs(t.a), 0, left, 0, -abs(t.e), top),
+        resampling=Resampling.nearest,  # the same pixels in another order: nearest changes none of them
+        notes=(*placement.notes, note),
+    )
+
+
+def _resampled_grid(placement: _Placement, pixel: tuple[float, float], gsd: float) -> GroundGrid:
+    """Return a grid of `gsd` metres in UTM; `pixel` is (width, height) of a source pixel in metres."""
+    size = sqrt(pixel[0] * pixel[1])
+    crs, keeps_crs = placement.crs, _is_true_utm(placement, size)
+    target = crs if keeps_crs else _utm_at(*placement.lonlat_at(placement.width / 2, placement.height / 2))
+    left, bottom, right, top = _extent(placement, target)
+    if not (placement.is_aligned and target == crs):
         # Whole multiples of the pixel, as Sentinel-2's own grid. In the same system corners stay exact.
         left, top = floor(left / gsd) * gsd, ceil(top / gsd) * gsd
     width, height = (max(1, ceil(span / gsd - 1e-6)) for span in (right - left, top - bottom))
-    resampling = _resampling(pixel, gsd)
-    notes.append(
-        info(
-            "resampled",
-            None,
-            f"Resampled ({resampling.name}) from ground pixels of {pixel_x:.4g} x {pixel_y:.4g} m in "
-            f"{crs_name(crs)} to {gsd:g} m in {crs_name(target)}.",
-        )
+    resampling = _resampling(size, gsd)
+    note = info(
+        "resampled",
+        None,
+        f"Resampled ({resampling.name}) from ground pixels of {pixel[0]:.4g} x {pixel[1]:.4g} m in "
+        f"{crs_name(crs)} to {gsd:g} m in {crs_name(target)}.",
     )
     transform = Affine(gsd, 0, left, 0, -gsd, top)
-    return GroundGrid(target, transform, width, height, resampling, source, own, tuple(notes))
+    notes = (*placement.notes, note)
+    return GroundGrid(target, transform, width, height, resampling, placement.source, placement.own, notes)
+
+
+def _place(dataset: DatasetReader, name: str, assume_crs: str | None) -> _Placement:
+    """Return where the file's pixels lie: by its affine transform, else by its ground control points."""
+    crs, notes = _coordinate_system(dataset, name, assume_crs)
+    t = dataset.transform
+    if t.is_identity:
+        crs, t, note = _fit_control_points(dataset, name, crs)
+        source, notes = SourceGeometry(crs, t), [*notes, note]
+    elif crs.is_geographic and (east := _easternmost(dataset)) > 180:
+        # Beyond the dateline, where the warper would look for longitudes of -180 and more.
+        source = SourceGeometry(CRS.from_proj4(f"{crs.to_proj4()} +lon_wrap={east - 180:.6f}"))
+    else:
+        source = SourceGeometry(crs if assume_crs else None)
+    return _Placement(name, crs, t, dataset.width, dataset.height, source, tuple(notes))
 
 
 def _coordinate_system(dataset: DatasetReader, name: str, assume_crs: str | None) -> tuple[CRS, list[Note]]:
@@ -194,23 +280,15 @@ def _coordinate_system(dataset: DatasetReader, name: str, assume_crs: str | None
     return found, []
 
 
-def _georeference(
-    dataset: DatasetReader, name: str, crs: CRS, stated: CRS | None, notes: list[Note]
-) -> tuple[CRS, Affine, SourceGeometry]:
-    """Return the affine mapping from pixels to a system, that system, and what GDAL has to be told."""
+def _easternmost(dataset: DatasetReader) -> float:
+    """Return the largest x of the image's upper left, upper right and lower left corners."""
     t = dataset.transform
-    if t.is_identity:
-        crs, t = _fit_control_points(dataset, name, crs, notes)
-        return crs, t, SourceGeometry(crs, t)
-    east = max(_at(t, *corner)[0] for corner in ((0, 0), (dataset.width, 0), (0, dataset.height)))
-    if crs.is_geographic and east > 180:
-        # Beyond the dateline, where the warper would look for longitudes of -180 and more.
-        return crs, t, SourceGeometry(CRS.from_proj4(f"{crs.to_proj4()} +lon_wrap={east - 180:.6f}"))
-    return crs, t, SourceGeometry(stated)
+    corners = ((0, 0), (dataset.width, 0), (0, dataset.height))
+    return max(t.a * col + t.b * row + t.c for col, row in corners)
 
 
-def _fit_control_points(dataset: DatasetReader, name: str, crs: CRS, notes: list[Note]) -> tuple[CRS, Affine]:
-    """Return a UTM zone and the affine mapping into it that fits the ground control points best.
+def _fit_control_points(dataset: DatasetReader, name: str, crs: CRS) -> tuple[CRS, Affine, Note]:
+    """Return a UTM zone, the affine mapping into it that fits the ground control points best, and a note.
 
     Raises SceneError if it misses one of them by more than a pixel: then the image is bent (raw, or over
     mountains) and needs a tool made for that.
@@ -232,14 +310,12 @@ def _fit_control_points(dataset: DatasetReader, name: str, crs: CRS, notes: list
             f"{name} has ground control points that no straight grid fits (one is missed by {miss:.0f} m): "
             "warp it first with gdalwarp -tps."
         )
-    notes.append(
-        info(
-            "control-points",
-            None,
-            f"Placed by {len(points)} ground control points, none missed by more than {miss:.1f} m.",
-        )
+    note = info(
+        "control-points",
+        None,
+        f"Placed by {len(points)} ground control points, none missed by more than {miss:.1f} m.",
     )
-    return target, Affine(a, b, c + origin[0], d, e, f + origin[1])
+    return target, Affine(a, b, c + origin[0], d, e, f + origin[1]), note
 
 
 def parse_crs(text: str) -> CRS:
@@ -258,34 +334,31 @@ def crs_name(crs: CRS) -> str:
     return f"EPSG:{epsg}" if epsg else pyproj.CRS.from_wkt(crs.to_wkt()).name
 
 
-def _at(t: Affine, col: float, row: float) -> tuple[float, float]:
-    return t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
-
-
 def _lonlat(crs: CRS, x: float, y: float) -> tuple[float, float]:
     to_degrees = pyproj.Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
     lon, lat = to_degrees.transform(x, y)
     return float(lon), float(lat)
 
 
-def _ground_pixel(crs: CRS, t: Affine, size: tuple[int, int], name: str) -> tuple[float, float]:
+def _ground_pixel(placement: _Placement) -> tuple[float, float]:
     """Return width and height in metres of the pixel at the scene's centre, measured on the ellipsoid.
 
-    The one test that Web Mercator, degrees, feet and UTM all pass through alike.
+    One measure for Web Mercator, degrees, feet and UTM alike.
     """
-    col, row = size[0] / 2, size[1] / 2
+    col, row = placement.width / 2, placement.height / 2
     ends = ((col - 0.5, row), (col + 0.5, row)), ((col, row - 0.5), (col, row + 0.5))
     geod = pyproj.Geod(ellps="WGS84")
     try:
-        metres = [geod.inv(*_lonlat(crs, *_at(t, *a)), *_lonlat(crs, *_at(t, *b)))[2] for a, b in ends]
+        metres = [geod.inv(*placement.lonlat_at(*a), *placement.lonlat_at(*b))[2] for a, b in ends]
     except (ProjError, ValueError) as error:
         raise SceneError(
-            f"{name} is in a coordinate system that cannot be placed on the Earth ({crs_name(crs)}): name "
-            "the right one with `assume_crs` EPSG:CODE."
+            f"{placement.name} is in a coordinate system that cannot be placed on the Earth "
+            f"({crs_name(placement.crs)}): name the right one with `assume_crs` EPSG:CODE."
         ) from error
     if not all(isfinite(m) and m > 0 for m in metres):
         raise SceneError(
-            f"{name} lies outside of its coordinate system {crs_name(crs)}: is it the right one?"
+            f"{placement.name} lies outside of its coordinate system {crs_name(placement.crs)}: is it the "
+            "right one?"
         )
     return metres[0], metres[1]
 
@@ -312,11 +385,12 @@ def _resampling(pixel: float, gsd: float) -> Resampling:
     return Resampling.average if pixel < AVERAGE_BELOW * gsd else Resampling.cubic
 
 
-def _is_true_utm(crs: CRS, transform: Affine, pixel: float) -> bool:
-    """Tell whether the scene is in UTM (or ETRS89, NAD83 ...) already, and not far outside its zone."""
+def _is_true_utm(placement: _Placement, pixel: float) -> bool:
+    """Return whether the scene is in UTM (or ETRS89, NAD83 ...) already, and not far outside its zone."""
+    crs, t = placement.crs, placement.transform
     if pyproj.CRS.from_wkt(crs.to_wkt()).utm_zone is None or crs.linear_units_factor[1] != 1:
         return False
-    nominal = sqrt(hypot(transform.a, transform.d) * hypot(transform.b, transform.e))
+    nominal = sqrt(hypot(t.a, t.d) * hypot(t.b, t.e))
     return abs(pixel / nominal - 1) <= TOLERANCE
 
 
@@ -328,24 +402,23 @@ def _utm_at(lon: float, lat: float) -> CRS:
     return CRS.from_epsg((32600 if lat >= 0 else 32700) + zone)
 
 
-def _extent(
-    crs: CRS, target: CRS, t: Affine, size: tuple[int, int], name: str
-) -> tuple[float, float, float, float]:
+def _extent(placement: _Placement, target: CRS) -> tuple[float, float, float, float]:
     """Return (left, bottom, right, top) of the scene's outline in the target system.
 
-    Only the outline is projected, straight from system to system: there is no detour by degrees in
-    which a scene across the dateline would go once around the world.
+    Only the outline is projected, straight from system to system: a detour by degrees would take a scene
+    across the dateline once around the world.
     """
-    (w, h), steps = size, np.linspace(0, 1, 33)
+    w, h, steps = placement.width, placement.height, np.linspace(0, 1, 33)
     cols = np.concatenate([steps * w, np.full(33, w), steps * w, np.zeros(33)])
     rows = np.concatenate([np.zeros(33), steps * h, np.full(33, h), steps * h])
+    t, crs = placement.transform, placement.crs
     x, y = t.a * cols + t.b * rows + t.c, t.d * cols + t.e * rows + t.f
     if crs != target:
         x, y = pyproj.Transformer.from_crs(crs.to_wkt(), target.to_wkt(), always_xy=True).transform(x, y)
     left, bottom, right, top = (float(v) for v in (np.min(x), np.min(y), np.max(x), np.max(y)))
     if not max(right - left, top - bottom) <= MAX_WARPED_EXTENT:  # also catches infinity and NaN
         raise SceneError(
-            f"{name} spans more than {MAX_WARPED_EXTENT / 1000:g} km, too much for one UTM zone: cut it into "
-            "parts, or reproject it to a metric system at the model's pixel size first."
+            f"{placement.name} spans more than {MAX_WARPED_EXTENT / 1000:g} km, too much for one UTM zone: "
+            "cut it into parts, or reproject it to a metric system at the model's pixel size first."
         )
     return left, bottom, right, top

@@ -1,8 +1,8 @@
-"""Stored pixel values -> the values that a model was trained on, as one affine step and a clip per band.
+"""From stored pixel values to those that a model was trained on: one affine step and a clip per band.
 
 Three affine steps are composed: stored value -> reflectance (offset and scale of the product),
 surface reflectance <-> top-of-atmosphere reflectance (only where scene and model differ in that), and
-reflectance -> training value (the model's card). Pure functions on numbers; files are unknown here.
+reflectance -> training value (the model's card). Pure functions on numbers, no files.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,22 @@ TCI_SATURATION = {"l1c": 0.3558, "l2a": 0.25}
 
 @dataclass(frozen=True)
 class PixelEncoding:
-    """What a scene's stored numbers mean: reflectance = scale[b] * (pixel + offset[b]).
-
-    `level` is the word of `level`: l1c, l2a, tci or rgb8. `reflectance` says where that reflectance
-    was measured, `l1c` (top of atmosphere) or `l2a` (surface); it is None for rgb8, whose numbers
-    already are training values. `sun_zenith` is in degrees, None if it is not known.
-    """
+    """What a scene's stored numbers mean: reflectance = scale[b] * (pixel + offset[b])."""
 
     level: str
+    """l1c, l2a, tci or rgb8, as in the option `level`."""
+
     reflectance: str | None
+    """Where it is measured: l1c (top of atmosphere) or l2a (surface). None for rgb8: training values."""
+
     offset: tuple[float, ...]
+    """What is added to the stored values of each band."""
+
     scale: tuple[float, ...]
+    """The factor of each band."""
+
     sun_zenith: float | None = None
+    """The sun's angle from the zenith in degrees; None if it is not known."""
 
 
 def reflectance_encoding(level: str, offset: Sequence[float], scale: Sequence[float]) -> PixelEncoding:
@@ -47,7 +51,7 @@ def tci_encoding(reflectance: str, bands: int) -> PixelEncoding:
 
 
 def rgb8_encoding(bands: int) -> PixelEncoding:
-    """Return the encoding of 8-bit values that already are what the training tiles hold."""
+    """Return the encoding of 8-bit values that are training values already."""
     return PixelEncoding("rgb8", None, (0.0,) * bands, (1.0,) * bands)
 
 
@@ -64,7 +68,7 @@ def pixel_transform(card: ModelCard, encoding: PixelEncoding) -> PixelTransform:
     if encoding.reflectance is None:
         if card.scaling.values != (1.0, 255.0):
             raise SceneError(
-                f"`level` rgb8 means values that already are the model's, but {card.name} was trained on "
+                f"`level` rgb8 means values that are the model's own already, but {card.name} was trained on "
                 f"values of {card.scaling.values[0]:g} to {card.scaling.values[1]:g}, not on 8-bit colours."
             )
         return PixelTransform.identity(len(card.bands))

@@ -10,62 +10,85 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 from rasterio.windows import Window
 
 from pipeline.errors import SceneError
-from pipeline.scenes.bands import BandSource, open_raster, without_query
+from pipeline.scenes.gdal import READ_ERRORS, open_raster, without_query
 from pipeline.scenes.ground import GroundGrid
-from pipeline.scenes.sentinel2 import SCL_INVALID, names_scene_classification
+from pipeline.scenes.product import BandSource, MaskDecoder
+from pipeline.scenes.registry import mask_decoder
 
 # GDAL computes a warped VRT in blocks of 512 x 128 pixels.
 WARP_BLOCK_HEIGHT = 128
 
-# What rasterio raises while reading: its own errors, and GDAL's bare ones from inside the warper.
-READ_ERRORS = (RasterioError, CPLE_BaseError, MemoryError)
-
 
 @dataclass(frozen=True)
 class BandLayer:
-    """Bands of one file. `channels` says where they belong among the model's bands.
+    """Bands of one file, and how to read them on the ground grid.
 
-    `files` are all that GDAL reads for it: sidecars, and the sources of a VRT.
-    `shape` is (height, width) of the file, `dtype` that of these bands, `scales` and `offsets` GDAL's.
-    Invalid pixels are told by `nodata`, by the masks of the bands `masked`, by the band `alpha` being 0,
-    by NaN, or, with `zero_is_nodata`, by being 0 in every band; a layer has what applies to it.
+    Pixels are invalid by `nodata`, the masks of the bands `masked`, a 0 in the band `alpha`, NaN, or, with
+    `zero_is_nodata`, a 0 in every band; a layer has those of them that apply to it.
     """
 
     path: str
+    """The file, as GDAL names it."""
+
     files: tuple[str, ...]
+    """All that GDAL reads for it: also sidecar files, and the sources of a VRT."""
+
     indexes: tuple[int, ...]
+    """The bands in the file, counted from 1."""
+
     channels: tuple[int, ...]
+    """Where these belong among the model's bands, counted from 0."""
+
     grid: GroundGrid
+    """The ground grid to read them on."""
+
     resampling: Resampling | None
+    """How they are brought onto it; None if the file's own pixels are that grid."""
+
     dtype: np.dtype
+    """The type that holds all of these bands."""
+
     shape: tuple[int, int]
+    """(height, width) of the file in its own pixels."""
+
     block_height: int
+    """Rows in the blocks that GDAL decodes or warps at once."""
+
     scales: tuple[float, ...]
+    """GDAL's scale of each band."""
+
     offsets: tuple[float, ...]
+    """GDAL's offset of each band."""
+
     nodata: float | None = None
+    """The value of invalid pixels."""
+
     masked: tuple[int, ...] = ()
+    """The bands whose own masks tell invalid pixels."""
+
     alpha: int | None = None
+    """The band that is 0 in invalid pixels."""
+
     zero_is_nodata: bool = False
+    """Whether pixels that are 0 in every band are invalid."""
 
     @property
     def declares_validity(self) -> bool:
-        """Tell whether the file says by itself which pixels are valid."""
+        """Return whether the file says by itself which pixels are valid."""
         return self.nodata is not None or bool(self.masked) or self.alpha is not None
 
     def warped_alone(self) -> "tuple[BandLayer, ...]":
         """Return the layers to read this one as: a band each, if it is resampled and declares nodata.
 
-        rasterio's warper takes a pixel for nodata only if all of its bands are; a pixel that misses one
-        band is none either, and must not be mixed into its neighbours.
+        rasterio's warper takes a pixel for nodata only if all of its bands are. Here one missing band makes a
+        pixel invalid, which must not be mixed into its neighbours then.
         """
         if self.resampling is None or self.nodata is None:
             return (self,)
@@ -76,7 +99,7 @@ class BandLayer:
 
     @property
     def fill(self) -> float | None:
-        """Return the value that invalid pixels hold after resampling; None if a mask tells them."""
+        """Return the value that invalid pixels hold after resampling; None if a mask marks them."""
         if self.nodata is not None:
             return self.nodata
         if self.zero_is_nodata:
@@ -93,22 +116,15 @@ def describe_layer(
 ) -> BandLayer:
     """Look at a file's bands; `product_nodata` holds where the file declares no nodata itself."""
     with open_raster(path) as dataset:
-        flags = [set(dataset.mask_flag_enums[i - 1]) for i in indexes]
-        alpha = _alpha_band(dataset, indexes)
-        if alpha is not None:  # as a band: GDAL takes it for the mask in files of 2 or 4 bands only
-            masked: tuple[int, ...] = ()
-        elif any(MaskFlags.per_dataset in f for f in flags):  # one mask serves all
-            masked = indexes[:1]
-        else:
-            masked = tuple(i for i, f in zip(indexes, flags, strict=True) if not f)
         dtype = np.result_type(*(np.dtype(dataset.dtypes[i - 1]) for i in indexes))
-        nodata = dataset.nodatavals[indexes[0] - 1] if MaskFlags.nodata in flags[0] else None
+        alpha = _alpha_band(dataset, indexes)
+        masked = _masked_bands(dataset, indexes, alpha)
+        nodata = _declared_nodata(dataset, indexes)
         if nodata is None and not masked and alpha is None:
             nodata = product_nodata
-        if nodata is not None and not can_hold(nodata, dtype):
-            nodata = None  # a value that no pixel can hold marks none
         own_pixels = grid.resampling is None and grid.is_grid_of(dataset, grid.source)
-        layer = BandLayer(
+        own_block_height = max(dataset.block_shapes[i - 1][0] for i in indexes)
+        return BandLayer(
             path=path,
             files=tuple(dataset.files) or (path,),
             indexes=indexes,
@@ -117,30 +133,47 @@ def describe_layer(
             resampling=None if own_pixels else grid.resampling or Resampling.cubic,
             dtype=dtype,
             shape=dataset.shape,
-            block_height=max(dataset.block_shapes[i - 1][0] for i in indexes)
-            if own_pixels
-            else WARP_BLOCK_HEIGHT,
+            block_height=own_block_height if own_pixels else WARP_BLOCK_HEIGHT,
             scales=tuple(dataset.scales[i - 1] for i in indexes),
             offsets=tuple(dataset.offsets[i - 1] for i in indexes),
-            nodata=nodata,
+            # A value that no pixel can hold marks none.
+            nodata=nodata if nodata is not None and can_hold(nodata, dtype) else None,
             masked=masked,
             alpha=alpha,
         )
-    return layer
 
 
 def _alpha_band(dataset: DatasetReader, indexes: tuple[int, ...]) -> int | None:
-    """Return the band that tells valid pixels, unless it was asked for as an image band."""
-    for i, colour in enumerate(dataset.colorinterp, start=1):
-        if colour == ColorInterp.alpha and i not in indexes:
+    """Return the band that marks valid pixels, unless it is read as an image band."""
+    for i, color in enumerate(dataset.colorinterp, start=1):
+        if color == ColorInterp.alpha and i not in indexes:
             return i
     return None
+
+
+def _masked_bands(dataset: DatasetReader, indexes: tuple[int, ...], alpha: int | None) -> tuple[int, ...]:
+    """Return the bands whose masks have to be read: one if they share it, none beside an alpha band.
+
+    GDAL takes alpha for the mask in files of 2 or 4 bands only; it is always read as a band.
+    """
+    if alpha is not None:
+        return ()
+    flags = [dataset.mask_flag_enums[i - 1] for i in indexes]
+    if any(MaskFlags.per_dataset in f for f in flags):
+        return indexes[:1]
+    return tuple(i for i, f in zip(indexes, flags, strict=True) if not f)
+
+
+def _declared_nodata(dataset: DatasetReader, indexes: tuple[int, ...]) -> float | None:
+    first = indexes[0] - 1
+    return dataset.nodatavals[first] if MaskFlags.nodata in dataset.mask_flag_enums[first] else None
 
 
 class OpenLayer:
     """A `BandLayer` with its own handle, for one thread.
 
-    `indexes` are the layer's bands in the dataset; `nodata`, `alpha` and `masked` tell its valid pixels.
+    `indexes` are the layer's bands in the dataset, which may be a warped one; `nodata`, `alpha` and `masked`
+    mean the same as in the layer.
     """
 
     def __init__(
@@ -152,7 +185,7 @@ class OpenLayer:
         nodata: float | None,
         alpha: int | None = None,
         masked: tuple[int, ...] = (),
-    ):
+    ) -> None:
         self.layer = layer
         self._dataset = dataset
         self._indexes = list(indexes)
@@ -188,7 +221,7 @@ def combine(found: list[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_] | None:
 
 
 def can_hold(value: float, dtype: np.dtype) -> bool:
-    """Tell whether pixels of this type can hold the value at all."""
+    """Return whether pixels of this type can hold the value at all."""
     if np.issubdtype(dtype, np.floating):
         return True
     limits = np.iinfo(dtype)
@@ -232,20 +265,20 @@ def open_layer(layer: BandLayer) -> Iterator[OpenLayer]:
 def _only_bands(layer: BandLayer, dataset: DatasetReader, stack: ExitStack) -> DatasetReader:
     """Return a virtual copy that has the layer's bands, in their order, and then alpha, if there is one.
 
-    The warper resamples every band of its source, wanted or not. The copy of the whole file comes first
-    as `vrt://` takes no name with a `?` in it, nor an address that only rasterio understands.
+    The warper resamples every band of its source, needed or not. The whole file is copied first because
+    `vrt://` takes no name with a `?` in it, nor an address that only rasterio understands.
     """
-    wanted = [*layer.indexes, *([] if layer.alpha is None else [layer.alpha])]
-    if wanted == list(dataset.indexes):
+    needed = [*layer.indexes, *([] if layer.alpha is None else [layer.alpha])]
+    if needed == list(dataset.indexes):
         return dataset
     whole = stack.enter_context(MemoryFile(ext=".vrt"))
     rasterio.shutil.copy(dataset, whole.name, driver="VRT")
-    return stack.enter_context(rasterio.open(f"vrt://{whole.name}?bands={','.join(map(str, wanted))}"))
+    return stack.enter_context(rasterio.open(f"vrt://{whole.name}?bands={','.join(map(str, needed))}"))
 
 
 def _warp(layer: BandLayer, dataset: DatasetReader) -> WarpedVRT:
     grid = layer.grid
-    # An alpha band that tells valid pixels doubles the warper's time: only without a value for them.
+    # An alpha band to tell valid pixels by doubles the warper's time: added only if no value marks them.
     needs_alpha = layer.fill is None and ColorInterp.alpha not in dataset.colorinterp
     return WarpedVRT(
         dataset,
@@ -263,15 +296,38 @@ def _warp(layer: BandLayer, dataset: DatasetReader) -> WarpedVRT:
 
 
 @dataclass(frozen=True)
+class ZeroIsValid:
+    """Reads a mask from the user: pixels that are 0 are valid."""
+
+    meaning: str = "Pixels other than 0 are left out by the mask"
+    """What is left out, for a note."""
+
+    def valid(self, values: npt.NDArray) -> npt.NDArray[np.bool_]:
+        """Return where the mask is 0."""
+        return values == 0
+
+
+@dataclass(frozen=True)
 class MaskLayer:
-    """A raster that says which pixels to leave out: 0 = valid, or an L2A scene classification."""
+    """A raster that says which pixels to leave out, and how to read it on the ground grid."""
 
     path: str
+    """The file, as GDAL names it."""
+
     files: tuple[str, ...]
+    """All that GDAL reads for it."""
+
     index: int
-    is_scl: bool
+    """The band in the file, counted from 1."""
+
+    decoder: MaskDecoder
+    """What its values mean."""
+
     grid: GroundGrid
+    """The ground grid to read it on."""
+
     own_pixels: bool
+    """Whether the file's own pixels are that grid."""
 
     @property
     def name(self) -> str:
@@ -279,38 +335,48 @@ class MaskLayer:
         return Path(without_query(self.path)).name
 
 
-def describe_mask(path: str, grid: GroundGrid, scene_shape: tuple[int, int]) -> MaskLayer:
+def describe_mask(
+    path: str, grid: GroundGrid, scene_shape: tuple[int, int], decoder: MaskDecoder | None = None
+) -> MaskLayer:
     """Look at a mask file; `scene_shape` is (height, width) of the scene's own pixels.
 
-    It is a scene classification if its name, a band's description or a tag says SCL or "scene
-    classification"; else 0 means valid. Raises SceneError if it does not lie on the scene.
+    Without a `decoder` the mask is a product's if its name, a band's description or a tag says so, such as
+    SCL; else 0 means valid. Raises SceneError if it does not lie on the scene.
     """
     with open_raster(path) as dataset:
-        described = [
-            i for i in dataset.indexes if names_scene_classification(dataset.descriptions[i - 1] or "")
-        ]
+        descriptions = {i: dataset.descriptions[i - 1] or "" for i in dataset.indexes}
+        index = next((i for i, text in descriptions.items() if mask_decoder([text])), 1)
         tags = [f"{key} {value}" for key, value in dataset.tags().items()]
-        stem = Path(without_query(path)).stem
-        is_scl = bool(described) or any(map(names_scene_classification, [stem, *tags]))
-        files = tuple(dataset.files) or (path,)
-        own_pixels = grid.resampling is None and grid.is_grid_of(dataset)
-        if dataset.crs is None or grid.crs is None:
-            if dataset.shape != scene_shape:
-                raise SceneError(
-                    f"The mask {path} has no coordinate system in common with the scene and not its size "
-                    f"either ({dataset.width} x {dataset.height} pixels): georeference it."
-                )
-            own_pixels = grid.resampling is None
-        elif not _overlaps(dataset, grid):
-            raise SceneError(f"The mask {path} lies beside the scene: give the one that belongs to it.")
-    return MaskLayer(path, files, described[0] if described else 1, is_scl, grid, own_pixels)
+        texts = [*descriptions.values(), Path(without_query(path)).stem, *tags]
+        return MaskLayer(
+            path=path,
+            files=tuple(dataset.files) or (path,),
+            index=index,
+            decoder=decoder or mask_decoder(texts) or ZeroIsValid(),
+            grid=grid,
+            own_pixels=_lies_on_grid(dataset, path, grid, scene_shape),
+        )
+
+
+def _lies_on_grid(dataset: DatasetReader, path: str, grid: GroundGrid, scene_shape: tuple[int, int]) -> bool:
+    """Return whether a mask's own pixels are the grid's; raises SceneError if it misses the scene."""
+    if dataset.crs is None or grid.crs is None:
+        if dataset.shape != scene_shape:
+            raise SceneError(
+                f"The mask {path} has no coordinate system in common with the scene and not its size "
+                f"either ({dataset.width} x {dataset.height} pixels): georeference it."
+            )
+        return grid.resampling is None
+    if not _overlaps(dataset, grid):
+        raise SceneError(f"The mask {path} lies beside the scene: give the one that belongs to it.")
+    return grid.resampling is None and grid.is_grid_of(dataset)
 
 
 def _overlaps(dataset: DatasetReader, grid: GroundGrid) -> bool:
-    """Tell whether a mask may reach into the scene; only if that is certain it does not, False.
+    """Return whether a mask may reach into the scene: False only if it certainly does not.
 
-    Points all over the scene are sought among the mask's pixels: the other way round, a mask of the
-    whole Earth has no place in UTM.
+    Points all over the scene are looked up among the mask's pixels. The other way round would fail for a
+    mask of the whole Earth, which has no place in UTM.
     """
     cols, rows = np.meshgrid(np.linspace(0, grid.width, 21), np.linspace(0, grid.height, 21))
     ground = grid.transform @ (cols.ravel(), rows.ravel())
@@ -327,9 +393,7 @@ def _overlaps(dataset: DatasetReader, grid: GroundGrid) -> bool:
 class OpenMask:
     """A `MaskLayer` with its own handle, for one thread."""
 
-    _VALID_CLASS = np.array([value < 12 and value not in SCL_INVALID for value in range(256)])
-
-    def __init__(self, layer: MaskLayer, dataset: DatasetReader):
+    def __init__(self, layer: MaskLayer, dataset: DatasetReader) -> None:
         self.layer = layer
         self._dataset = dataset
 
@@ -339,15 +403,15 @@ class OpenMask:
             values = self._dataset.read(self.layer.index, window=window)
         except READ_ERRORS as error:
             raise SceneError(_damaged(self.layer.path, window, error)) from error
-        return self._VALID_CLASS[values.astype(np.uint8)] if self.layer.is_scl else values == 0
+        return self.layer.decoder.valid(values)
 
 
 @contextmanager
 def open_mask(layer: MaskLayer) -> Iterator[OpenMask]:
     """Open the mask on its grid, every ground pixel taking the nearest mask pixel's value.
 
-    Beyond the mask's extent the value is 0: valid, or for a scene classification no data. The mask's
-    own nodata value is none here, as 0 often is declared as such.
+    Beyond the mask's extent the value is 0: valid, or for a scene classification no data. The nodata value
+    that the mask declares is ignored, as it often is 0.
     """
     with ExitStack() as stack:
         dataset = stack.enter_context(open_raster(layer.path))

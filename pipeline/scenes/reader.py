@@ -1,8 +1,8 @@
-"""A scene's pixels as tiles: strips read ahead on threads, cut into blocks of tiles, in order.
+"""A scene's pixels as tiles: strips are read ahead on threads and cut into blocks of tiles, in order.
 
-Strips span the scene's full width and follow its file's own blocks, so that each of those is decoded
-once (where tiles overlap, a strip reads some rows of the next one's again); tiles are cut from them by
-array views.
+Strips span the scene's full width and follow the blocks of its file, so that each of those is decoded once
+(where tiles overlap, a strip also reads the first rows of the next one). Tiles are cut from them by array
+views.
 """
 
 import math
@@ -35,12 +35,12 @@ def read_blocks(
     block_bytes: int = BLOCK_BYTES,
     strip_bytes: int = STRIP_BYTES,
 ) -> Generator[TileBlock]:
-    """Yield the scene's tiles, block after block from row `first_row` of the tile grid on.
+    """Yield the scene's tiles, block after block, from row `first_row` of the tile grid on.
 
-    `threads` strips at most are being read or wait; each thread has a handle of its own. A block's tiles
-    stay below `block_bytes` and a strip's pixels below `strip_bytes`, where one row of tiles does. Raises
-    SceneError as soon as a strip turns out to be unreadable. Closing the generator ends the threads,
-    which close their handles.
+    At most `threads` strips are being read or wait to be used; each thread has a handle of its own. A block's
+    tiles stay below `block_bytes` and a strip's pixels below `strip_bytes`, unless a single row of tiles is
+    larger. Raises SceneError as soon as a strip turns out to be unreadable. Closing the generator ends the
+    threads, which close their handles.
     """
     strips = deque(_strips(scene, grid, first_row, strip_bytes))
     reading: deque[Future[Iterator[TileBlock]]] = deque()
@@ -64,9 +64,9 @@ def read_blocks(
 def _worker(
     scene: Scene, grid: TileGrid, block_bytes: int
 ) -> Iterator[Callable[[range], Future[Iterator[TileBlock]]]]:
-    """Start a thread in which a handle on the scene is opened, used and, at the end, closed.
+    """Start a thread that opens a handle on the scene, reads strips with it and finally closes it.
 
-    It runs in the context that it is started from, by which what it logs is known to be about the scene.
+    It runs in the context it is started from, so that its log messages carry the scene's name.
     """
     handle, context = ExitStack(), copy_context()
     with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
@@ -93,7 +93,7 @@ class _Strip:
 
 
 def _strips(scene: Scene, grid: TileGrid, first_row: int, strip_bytes: int) -> list[range]:
-    """Cut the rows of tiles into strips that start where the file's blocks do, if that can be had."""
+    """Cut the rows of tiles into strips that start where the file's blocks do, if memory allows."""
     row_bytes = grid.stride * scene.width * len(scene.bands) * scene.dtype.itemsize
     rows = math.lcm(grid.stride, scene.block_height) // grid.stride
     if rows * row_bytes > strip_bytes:
@@ -106,8 +106,8 @@ def _read_strip(reader: SceneReader, grid: TileGrid, rows: range) -> _Strip:
     top, bottom = grid.pixel_rows(rows.start, len(rows))
     right = (grid.tile_cols - 1) * grid.stride + grid.tile
     below, beside = max(0, bottom - grid.height), right - grid.width
-    # What is reflected below the scene may lie above this strip; without it, the result would depend
-    # on how the scene was cut into strips.
+    # The rows that are reflected below the scene may lie above this strip. Without them, the result would
+    # depend on how the scene was cut into strips.
     start = max(0, min(top, grid.height - 1 - below))
     pixels, valid = reader.read(start, 0, min(bottom, grid.height) - start, grid.width)
     covered = (len(rows) + grid.overlap - 1) * grid.stride
@@ -119,7 +119,7 @@ def _read_strip(reader: SceneReader, grid: TileGrid, rows: range) -> _Strip:
 
 
 def _valid_cells(valid: np.ndarray, grid: TileGrid) -> np.ndarray:
-    """Return which cells have at least half of their pixels valid, of those inside the scene."""
+    """Return which cells have at least half of their pixels valid; only pixels inside the scene count."""
     height, width = valid.shape
     rows, cols = np.arange(0, height, grid.stride), np.arange(0, width, grid.stride)
     if valid.all():
@@ -131,7 +131,7 @@ def _valid_cells(valid: np.ndarray, grid: TileGrid) -> np.ndarray:
 
 
 def _prepare(strip: _Strip, block_bytes: int) -> Iterator[TileBlock]:
-    """Cut the strip into blocks: at once where it makes a single one, else each as it is asked for."""
+    """Cut the strip into blocks: right away if it makes a single one, else one by one on demand."""
     grid = strip.grid
     row_bytes = grid.tile_cols * len(strip.pixels) * grid.tile**2 * strip.pixels.itemsize
     step = max(1, block_bytes // row_bytes)
@@ -165,13 +165,13 @@ def _windows(array: np.ndarray, grid: TileGrid) -> np.ndarray:
 
 
 def _any_in_windows(cells: np.ndarray, size: int) -> np.ndarray:
-    """Return whether any cell is True in each `size` x `size` window; fewer cells than that are one."""
+    """Return whether any cell is True in each `size` x `size` window; fewer cells make one window."""
     shape = min(size, cells.shape[0]), min(size, cells.shape[1])
     return np.logical_or.reduce(sliding_window_view(cells, shape), axis=(-2, -1))
 
 
 def _fill_invalid(tiles: np.ndarray, valid: np.ndarray) -> None:
-    """Set the invalid pixels of `tiles` (k, bands, tile, tile) to their tile's mean of valid ones, in place.
+    """Set invalid pixels of `tiles` (k, bands, tile, tile) to the mean of their tile's valid ones, in place.
 
     `valid` is (k, tile, tile); each tile has at least one valid pixel.
     """

@@ -1,21 +1,21 @@
 """A source of pixels: any scene, its bands in the model's order, on the model's ground grid.
 
 `open_scene` answers every question about a scene before the first tile is read: where the bands are
-(`imagery`), which grid they are read on (`ground_grid`) and what their numbers mean (`encoding`).
-`Scene.open` then hands out readers, one a thread.
+(`bands`), which grid they are read on (`ground`) and what their numbers mean (`encoding`). `Scene.open` then
+hands out readers, one for each thread.
 """
 
-import os
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from rasterio.crs import CRS
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
@@ -25,12 +25,12 @@ from pipeline.errors import SceneError, UsageError
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, info
 from pipeline.options import LEVELS, SceneOptions
-from pipeline.scenes.bands import Imagery, find_imagery, open_raster
-from pipeline.scenes.encoding import StoredValues, find_encoding
+from pipeline.scenes.bands import Imagery, find_imagery
+from pipeline.scenes.encoding import find_encoding
+from pipeline.scenes.gdal import READ_ERRORS, gdal_settings, open_raster, without_query
 from pipeline.scenes.ground import GroundGrid, ground_grid
 from pipeline.scenes.radiometry import PixelEncoding, pixel_transform
 from pipeline.scenes.rasters import (
-    READ_ERRORS,
     BandLayer,
     MaskLayer,
     OpenLayer,
@@ -42,25 +42,15 @@ from pipeline.scenes.rasters import (
     open_layer,
     open_mask,
 )
+from pipeline.scenes.stored_values import StoredValues
 from pipeline.values import PixelTransform
 
-# A square of 3,000 km; a file that declares more is damaged, or days of work that somebody should want.
+# A square of 3,000 km; a file that declares more is damaged, or would take days that nobody asked for.
 MAX_PIXELS = 10**11
 
 # A scene of so few pixels is sampled in one piece: windows spread over it meet each block of the file several
-# times, and GDAL decodes it each time. Larger ones are sampled in windows, of which there are few.
+# times, and GDAL decodes it each time. Larger ones are sampled in a few windows.
 SAMPLED_WHOLE = 2**21
-
-# A few strips of a large scene. GDAL's default, 5 % of the memory, would grow with the machine and
-# keep blocks that are never read again.
-GDAL_OPTIONS: dict[str, int | str] = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": 128}
-
-# Files beside a remote image (.msk, .aux.xml) are not looked for. For each that is not there GDAL asks the
-# server, one after the other, and rasterio lets no other thread go on meanwhile.
-REMOTE = re.compile(
-    r"(?:/vsi\w+[/{]*?)*?/vsi(?:curl|s3|gs|az|adls|oss|swift)/|(?!(?:file|zip|tar|gzip):)[\w+.-]{2,}://"
-)
-REMOTE_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 # Scenes without a georeference are refused in our own words. (Filters are the process's, not a
 # thread's: set once, not around every open.)
@@ -72,7 +62,7 @@ class SceneReader:
 
     def __init__(
         self, layers: list[OpenLayer], masks: list[OpenMask], shape: tuple[int, int, int], dtype: np.dtype
-    ):
+    ) -> None:
         self._layers = layers
         self._masks = masks
         self._bands, self._height, self._width = shape
@@ -117,34 +107,61 @@ class SceneReader:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene on the model's ground grid; holds no open file, so it goes to any thread or process.
-
-    `transform`, `width` and `height` are the grid's; `crs` is None in pixel space. `block_height` is the
-    height, in rows of the grid, of the strips in which the files are best read. `notes` say what was
-    found or assumed.
-    """
+    """A scene on the model's ground grid; has no open file, so it goes to any thread or process."""
 
     name: str
+    """What its files are named after."""
+
     path: str
+    """What the user gave: a path or an address."""
+
     crs: CRS | None
+    """The coordinate system of the ground grid; None in pixel space."""
+
     transform: Affine
+    """From pixels of the ground grid to its coordinates."""
+
     width: int
+    """Pixels of the ground grid from left to right."""
+
     height: int
+    """Pixels of the ground grid from top to bottom."""
+
     bands: tuple[str, ...]
+    """The model's bands, in channel order."""
+
     dtype: np.dtype
+    """The type of the stored pixels."""
+
     pixel_transform: PixelTransform
+    """From stored pixels to the values that the model was trained on."""
+
     block_height: int
+    """Rows of the ground grid in the strips in which the files are best read."""
+
     notes: tuple[Note, ...]
+    """What was found or assumed."""
+
     encoding: PixelEncoding
+    """What the stored pixels mean."""
+
     resampling: str | None
+    """How the pixels are brought onto the ground grid; None if they lie on it already."""
+
     layers: tuple[BandLayer, ...]
+    """The files of the bands."""
+
     masks: tuple[MaskLayer, ...]
+    """The files that say which pixels to leave out."""
+
+    acquired: datetime | None = None
+    """When the scene was taken, with a time zone; None if its product does not say."""
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Return the local files that pixels and masks are read from, zip archives as a whole.
 
-        Statistics and overviews, which come into being when a file is merely looked at, are left out.
+        Statistics and overviews are left out: viewers write them just by opening a file.
         """
         named = [file for layer in self.layers for file in layer.files]
         named += [file for mask in self.masks for file in mask.files]
@@ -154,6 +171,21 @@ class Scene:
             if not file.lower().endswith((".aux.xml", ".ovr"))
         ]
         return tuple(path for path in dict.fromkeys(local) if path.exists())
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return plain values that change when the scene's files do.
+
+        Names, sizes and times of its files; the folder may be renamed. Of a remote scene only the address,
+        without what follows `?`: a signature is renewed, and a secret.
+        """
+        files = [(file.name, file.stat()) for file in self.files]
+        if not files:
+            return {"path": without_query(self.path)}
+        return {
+            "files": [
+                {"name": name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for name, stat in files
+            ]
+        }
 
     @contextmanager
     def open(self) -> Iterator[SceneReader]:
@@ -167,39 +199,28 @@ class Scene:
 def _open_reader(
     layers: tuple[BandLayer, ...], masks: tuple[MaskLayer, ...], shape: tuple[int, int, int], dtype: np.dtype
 ) -> Iterator[SceneReader]:
-    # Inside an Env GDAL's messages go to the logger `rasterio`, outside to stderr.
-    with _gdal(layers[0].path), ExitStack() as stack:
+    with gdal_settings(layers[0].path), ExitStack() as stack:
         opened = [stack.enter_context(open_layer(layer)) for layer in layers]
         opened_masks = [stack.enter_context(open_mask(mask)) for mask in masks]
         yield SceneReader(opened, opened_masks, shape, dtype)
 
 
 def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneOptions()) -> Scene:
-    """Find out all that reading the scene for this model takes; reads headers, and a sample if needed.
+    """Find out everything needed to read a scene for a model; reads headers, and a sample if needed.
 
     Raises SceneError if the scene cannot be opened, understood or placed on the ground, UsageError if an
-    option cannot be meant.
+    option makes no sense.
     """
     if options.level not in LEVELS:
         raise UsageError(f"`level` is one of {', '.join(LEVELS)}, not '{options.level}'.")
-    with _gdal(str(path)), _headers_told(path):
+    with gdal_settings(str(path)), _header_errors(path):
         imagery = find_imagery(str(path), card, options.bands, options.safe_resolution)
         grid, scene_shape = _grid_of(imagery, card, options)
         _check_size(imagery.name, grid)
         layers = _band_layers(imagery, grid)
         masks, mask_notes = _mask_layers(imagery, grid, scene_shape, options.mask)
-        dtype = np.result_type(*(layer.dtype for layer in layers))
-        shape = len(card.bands), grid.height, grid.width
-
-        def draw_sample() -> npt.NDArray:
-            with _open_reader(layers, masks, shape, dtype) as reader:
-                return _sample(reader, grid)
-
-        stored = StoredValues(dtype, *_file_scaling(layers, len(card.bands)), draw_sample)
+        stored = _stored_values(layers, masks, grid, len(card.bands))
         encoding, encoding_notes = find_encoding(card, imagery, stored, options.level, options.offset)
-        if encoding.level != "rgb8" and not any(layer.declares_validity for layer in layers):
-            # Sentinel-2's definition of no data, also where an archive forgot to declare it.
-            layers = tuple(replace(layer, zero_is_nodata=True) for layer in layers)
     return Scene(
         name=imagery.name,
         path=str(path),
@@ -208,25 +229,21 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         width=grid.width,
         height=grid.height,
         bands=card.bands,
-        dtype=dtype,
+        dtype=stored.dtype,
         pixel_transform=pixel_transform(card, encoding),
         block_height=min(grid.height, max(layer.block_height for layer in layers)),
         notes=(*imagery.notes, *encoding_notes, *grid.notes, *mask_notes),
         encoding=encoding,
         resampling=grid.resampling.name if grid.resampling else None,
-        layers=layers,
+        layers=_with_zero_as_nodata(layers, encoding),
         masks=masks,
+        acquired=imagery.facts.acquired if imagery.facts else None,
     )
 
 
-def _gdal(path: str) -> rasterio.Env:
-    """Return GDAL's settings for a scene."""
-    return rasterio.Env(**GDAL_OPTIONS, **(REMOTE_OPTIONS if REMOTE.match(path) else {}))
-
-
 @contextmanager
-def _headers_told(path: str | Path) -> Iterator[None]:
-    """Tell of a damaged header in our own words, wherever GDAL or rasterio stumble over it."""
+def _header_errors(path: str | Path) -> Iterator[None]:
+    """Raise SceneError for a damaged header, wherever GDAL or rasterio stumble over it."""
     try:
         yield
     except (*READ_ERRORS, UnicodeError) as error:
@@ -257,11 +274,10 @@ def _check_size(name: str, grid: GroundGrid) -> None:
 
 
 def _band_layers(imagery: Imagery, grid: GroundGrid) -> tuple[BandLayer, ...]:
-    product_nodata = 0.0 if imagery.own_metadata else None  # SPECIAL_VALUE NODATA of every product
     layers = tuple(
         layer
         for path, (indexes, channels) in group_by_file(imagery.bands).items()
-        for layer in describe_layer(path, indexes, channels, grid, product_nodata).warped_alone()
+        for layer in describe_layer(path, indexes, channels, grid, imagery.nodata).warped_alone()
     )
     if grid.source.transform and len({layer.shape for layer in layers}) > 1:
         raise SceneError(
@@ -270,31 +286,43 @@ def _band_layers(imagery: Imagery, grid: GroundGrid) -> tuple[BandLayer, ...]:
     return layers
 
 
+def _with_zero_as_nodata(layers: tuple[BandLayer, ...], encoding: PixelEncoding) -> tuple[BandLayer, ...]:
+    """Return the layers with 0 in every band as no data, if no file says by itself which pixels are valid.
+
+    That is Sentinel-2's definition, and many archives forget to declare it. In a picture 0 is black.
+    """
+    if encoding.level == "rgb8" or any(layer.declares_validity for layer in layers):
+        return layers
+    return tuple(replace(layer, zero_is_nodata=True) for layer in layers)
+
+
 def _mask_layers(
     imagery: Imagery, grid: GroundGrid, scene_shape: tuple[int, int], stated: Path | str | None
 ) -> tuple[tuple[MaskLayer, ...], list[Note]]:
-    """Return the scene classification that comes along and the mask that the user states."""
+    """Return the mask that comes with the bands and the one that the user states."""
     masks = []
-    if imagery.scene_classification:
-        masks.append(replace(describe_mask(imagery.scene_classification, grid, scene_shape), is_scl=True))
+    if imagery.mask:
+        masks.append(describe_mask(imagery.mask.path, grid, scene_shape, imagery.mask.decoder))
     if stated:
         masks.append(describe_mask(str(stated), grid, scene_shape))
-    meanings = {
-        True: "no data, saturated pixels, cloud shadow and clouds are left out by the scene classification",
-        False: "pixels other than 0 are left out by the mask",
-    }
-    return tuple(masks), [
-        info("mask-applied", "mask", f"{meanings[mask.is_scl].capitalize()} {mask.name}.") for mask in masks
-    ]
+    notes = [info("mask-applied", "mask", f"{mask.decoder.meaning} {mask.name}.") for mask in masks]
+    return tuple(masks), notes
 
 
-def _file_scaling(layers: tuple[BandLayer, ...], bands: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return GDAL's scale and offset tags in the order of the model's bands."""
+def _stored_values(
+    layers: tuple[BandLayer, ...], masks: tuple[MaskLayer, ...], grid: GroundGrid, bands: int
+) -> StoredValues:
+    dtype = np.result_type(*(layer.dtype for layer in layers))
     scales, offsets = [1.0] * bands, [0.0] * bands
     for layer in layers:
         for channel, scale, offset in zip(layer.channels, layer.scales, layer.offsets, strict=True):
             scales[channel], offsets[channel] = scale, offset
-    return tuple(scales), tuple(offsets)
+
+    def draw_sample() -> npt.NDArray:
+        with _open_reader(layers, masks, (bands, *grid.shape), dtype) as reader:
+            return _sample(reader, grid)
+
+    return StoredValues(dtype, tuple(scales), tuple(offsets), draw_sample)
 
 
 def _sample(reader: SceneReader, grid: GroundGrid, windows: int = 6, size: int = 64) -> npt.NDArray:

@@ -1,41 +1,30 @@
-"""What Sentinel-2 defines: band names, product metadata, and where a SAFE product keeps its files."""
+"""Sentinel-2's product format, SAFE: a folder or its zip with metadata, images and a scene classification."""
 
 import re
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Self, TypeVar
 from xml.etree import ElementTree
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.errors import SceneError
+from pipeline.scenes.band_names import BANDS, SCENE_CLASSIFICATION, names_scene_classification
+from pipeline.scenes.hints import level_in
+from pipeline.scenes.product import BandSource, MaskDecoder, MaskSource, Product, ProductFacts
 
 T = TypeVar("T")
 
-# In the order of `band_id` in the product metadata.
-BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+SUFFIX = ".SAFE"
+NODATA = 0.0  # SPECIAL_VALUE NODATA in the metadata of every product
 
+# Metres; the finest that a band is delivered in.
 NATIVE_RESOLUTION = dict.fromkeys(BANDS, 20) | dict.fromkeys(("B02", "B03", "B04", "B08"), 10)
 NATIVE_RESOLUTION |= dict.fromkeys(("B01", "B09", "B10"), 60)
-
-# STAC common names, the names of Earth-search's assets, and what people write by hand.
-COMMON_NAMES = {
-    "B01": ("coastal", "coastalaerosol", "aerosol"),
-    "B02": ("blue",),
-    "B03": ("green",),
-    "B04": ("red",),
-    "B05": ("rededge1", "rededge071"),
-    "B06": ("rededge2", "rededge075"),
-    "B07": ("rededge3", "rededge078"),
-    "B08": ("nir", "nearinfrared"),
-    "B8A": ("nir08", "narrownir", "nirnarrow"),
-    "B09": ("nir09", "watervapour", "watervapor"),
-    "B10": ("cirrus",),
-    "B11": ("swir1", "swir16"),
-    "B12": ("swir2", "swir22"),
-}
-BAND_OF_NAME = {name: band for band, names in COMMON_NAMES.items() for name in names}
-USER_NAME = {"B02": "blue", "B03": "green", "B04": "red"}
 
 # Classes of the L2A scene classification that a map should not be made from: no data, saturated or
 # defective, cloud shadow, cloud of medium and high probability, thin cirrus.
@@ -44,105 +33,164 @@ SCL_INVALID = (0, 1, 3, 8, 9, 10)
 # A product's metadata have some 50 to 600 kB; an archive can hold gigabytes of nothing in a few.
 METADATA_BYTES = 16 * 2**20
 
-_BAND_TOKEN = re.compile(r"(?<![A-Za-z0-9])B(0?[1-9]|1[0-2]|0?8A)(?![A-Za-z0-9])", re.IGNORECASE)
-_LEVEL_TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:S2MSI|(?:MSI_?)?L(?:EVEL[-_ ]?)?)(1C|2A)(?![A-Za-z0-9])", re.IGNORECASE
-)
-_BASELINE_TOKEN = re.compile(r"(?:(?<![A-Za-z0-9])N|BASELINE\W{1,3})(0\d)[._]?(\d\d)(?!\d)", re.IGNORECASE)
-_TCI_TOKEN = re.compile(r"(?<![A-Za-z0-9])TCI(?![A-Za-z0-9])", re.IGNORECASE)
-_SCL_TOKEN = re.compile(r"(?<![A-Za-z0-9])SCL(?![A-Za-z0-9])|scene[ _-]classification", re.IGNORECASE)
+_METADATA_FILE = re.compile(r"MTD_MSIL(1C|2A)\.xml")
+_METADATA_MEMBER = re.compile(rf"([^/]+/)?{_METADATA_FILE.pattern}")
 _IMAGE_FILE = re.compile(r"_(B\d\d|B8A|TCI|SCL)(?:_(10|20|60)m)?\.jp2$", re.IGNORECASE)
 
 
-def band_of(text: str) -> str | None:
-    """Return the band that a description, a variable or an option names, or None.
-
-    Understands "B04", "b4", "red", "Red (665 nm)", "B4, central wavelength 665 nm", "T32UQD_B04_10m".
-    """
-    if match := _BAND_TOKEN.search(text):
-        return _canonical(match[1])
-    plain = re.sub(r"[^a-z0-9]", "", re.split(r"[(,:\[]", text)[0].lower())
-    return BAND_OF_NAME.get(plain)
-
-
-def band_in_file_name(stem: str) -> tuple[str, str] | None:
-    """Return (band or "SCL", what remains of the name) for the file of a single band, else None.
-
-    The remainder tells sets of band files in one folder apart: `mol_l1c_B02` and `mol_l1c_B03` belong
-    together, `other_B02` does not.
-    """
-    stem = re.sub(r"_(10|20|60)m$", "", stem)
-    if matches := list(_BAND_TOKEN.finditer(stem)):
-        band, start, end = _canonical(matches[-1][1]), matches[-1].start(), matches[-1].end()
-    elif match := _SCL_TOKEN.search(stem):
-        band, start, end = "SCL", match.start(), match.end()
-    else:
-        rest, _, last = stem.rpartition("_")
-        if last.lower() not in BAND_OF_NAME:
-            return None
-        return BAND_OF_NAME[last.lower()], rest
-    return band, f"{stem[:start].rstrip('_-. ')}{stem[end:]}"
-
-
-def _canonical(number: str) -> str:
-    return "B8A" if number.upper().endswith("8A") else f"B{int(number):02d}"
-
-
-def user_band(band: str) -> str:
-    """Return the name for messages and `bands`: red, green, blue, or the Sentinel-2 name."""
-    return USER_NAME.get(band, band)
-
-
-def level_in(texts: Iterable[str]) -> str | None:
-    """Return `l1c` or `l2a` if one of the texts (file names, tags) says so; the first one that does."""
-    for text in texts:
-        if match := _LEVEL_TOKEN.search(text):
-            return f"l{match[1].lower()}"
-    return None
-
-
-def baseline_in(texts: Iterable[str]) -> str | None:
-    """Return the processing baseline, as "04.00", that one of the texts names (N0400, BASELINE=04.00)."""
-    for text in texts:
-        if match := _BASELINE_TOKEN.search(text):
-            return f"{match[1]}.{match[2]}"
-    return None
-
-
-def names_true_colour(text: str) -> bool:
-    """Tell whether a file name is that of ESA's true-colour image."""
-    return bool(_TCI_TOKEN.search(text))
-
-
-def names_scene_classification(text: str) -> bool:
-    """Tell whether a file name, a tag or a band description means the L2A scene classification."""
-    return bool(_SCL_TOKEN.search(text))
-
-
-def offset_of_baseline(baseline: str) -> int:
-    """Return what is added to stored values: since baseline 04.00 reflectance is stored 1,000 higher."""
-    return -1000 if tuple(int(part) for part in baseline.split(".")[:2]) >= (4, 0) else 0
-
-
 @dataclass(frozen=True)
-class ProductMetadata:
-    """The radiometric part of MTD_MSIL1C.xml or MTD_MSIL2A.xml, and of the granule's MTD_TL.xml.
+class SceneClassificationDecoder:
+    """Reads the L2A scene classification, classes 0 to 11 of uint8."""
 
-    Reflectance = (DN + offset of the band) / quantification. `sun_zenith` is the granule's mean, in
-    degrees; None where its metadata are not there.
-    """
+    meaning: str = (
+        "No data, saturated pixels, cloud shadow and clouds are left out by the scene classification"
+    )
+    """What is left out, for a note."""
 
-    level: str
-    baseline: str
-    quantification: float
-    offsets: dict[str, float]
-    sun_zenith: float | None = None
+    _VALID: ClassVar = np.array([value < 12 and value not in SCL_INVALID for value in range(256)])
+
+    def valid(self, values: npt.NDArray) -> npt.NDArray[np.bool_]:
+        """Return where the class is one that a map can be made from."""
+        return self._VALID[values.astype(np.uint8)]
 
 
-def parse_metadata(document: bytes, where: str, granule: bytes | None = None) -> ProductMetadata:
-    """Read a product's metadata; `granule` is the content of its MTD_TL.xml, if that is at hand.
+@dataclass(frozen=True, kw_only=True)
+class SafeProduct(Product):
+    """A Sentinel-2 product, unpacked or zipped."""
 
-    Raises SceneError if they are damaged or not Sentinel-2's.
+    format_name = "Sentinel-2 SAFE"
+
+    files: dict[tuple[str, int], str]
+    """The image files by band and resolution in metres, as GDAL names them."""
+
+    @classmethod
+    def root_of(cls, path: Path) -> Path:
+        """Return the product's folder for MTD_MSIL1C.xml and MTD_MSIL2A.xml; any other path as it is."""
+        return path.parent if _METADATA_FILE.fullmatch(path.name) else path
+
+    @classmethod
+    def recognise(cls, path: Path) -> str | None:
+        """Return the name of the product that a folder or zip is, or None; a damaged zip's is its stem."""
+        if path.is_dir():
+            return path.resolve().name.removesuffix(SUFFIX) if _is_product_folder(path) else None
+        if path.suffix.lower() == ".zip" and path.is_file():
+            return _name_in_archive(path)
+        return None
+
+    @classmethod
+    def open(cls, path: Path) -> Self | None:
+        """Return the product that a folder or zip is or holds, None if there is none.
+
+        Raises SceneError if the zip is damaged, there are several products, or one is incomplete.
+        """
+        if path.is_dir():
+            return cls._open_folder(path)
+        return cls._open_zip(path) if path.suffix.lower() == ".zip" else None
+
+    @classmethod
+    def facts_beside(cls, path: Path) -> ProductFacts | None:
+        """Return the facts of the product that a file lies in or beside, None if there is no product."""
+        parents = path.absolute().parents
+        folders = [parents[0], *(folder for folder in parents if folder.suffix == SUFFIX)]
+        for folder in folders:
+            for document in sorted(folder.glob("MTD_MSIL*.xml")):
+                return parse_metadata(document.read_bytes(), str(document), _granule_metadata(folder))
+        return None
+
+    @classmethod
+    def mask_decoder(cls, text: str) -> MaskDecoder | None:
+        """Return the scene classification's decoder if a name, tag or description means one."""
+        return SceneClassificationDecoder() if names_scene_classification(text) else None
+
+    def band_source(self, band: str, resolution: int) -> BandSource:
+        """Return the file to read a band from when 10, 20 or 60 m are asked for.
+
+        No band is delivered finer than it was measured; then the finest of its files is taken. Raises
+        SceneError if the product lacks the file, naming the resolutions it has.
+        """
+        if band == "B10" and self.facts.level == "l2a":
+            raise SceneError(
+                f"The model needs band B10, which Level-2A products such as {self.name} do not have."
+            )
+        coarsest = max(resolution, NATIVE_RESOLUTION[band])
+        available = sorted(metres for name, metres in self.files if name == band)
+        fitting = [metres for metres in available if resolution <= metres <= coarsest]
+        if fitting:
+            return BandSource(self.files[band, fitting[0]], 1)
+        if not available:
+            raise SceneError(f"The product {self.name} has no file of band {band}, which the model needs.")
+        raise SceneError(
+            f"The {resolution} m file of band {band} is not in the product {self.name}, which has it at "
+            f"{' and '.join(map(str, available))} m: download the whole product, or use the files at hand "
+            f"with `safe_resolution` {available[0]}."
+        )
+
+    @classmethod
+    def _open_folder(cls, folder: Path) -> Self | None:
+        """Return the product that the folder is, or the only one in it; None if there is none.
+
+        Metadata without a GRANULE folder beside it, as among loose band files, make no product.
+        """
+        folder = folder.resolve()  # "." and ".." have no name
+        found = sorted(folder.glob("MTD_MSIL*.xml")) or sorted(folder.glob(f"*{SUFFIX}/MTD_MSIL*.xml"))
+        documents = [document for document in found if (document.parent / "GRANULE").is_dir()]
+        if not documents:
+            return None
+        root = _only([document.parent for document in documents], str(folder))
+        facts = parse_metadata(documents[0].read_bytes(), str(documents[0]), _granule_metadata(root))
+        images = [path.as_posix() for path in sorted(root.glob("GRANULE/*/IMG_DATA/**/*.jp2"))]
+        return cls._from_images(root.name, facts, images)
+
+    @classmethod
+    def _open_zip(cls, archive: Path) -> Self | None:
+        """Return the product in a zip, its image files named so that GDAL reads them in place."""
+        try:
+            with zipfile.ZipFile(archive) as content:
+                names = content.namelist()
+                documents = [name for name in names if _METADATA_MEMBER.fullmatch(name)]
+                if not documents:
+                    return None
+                document = _only(documents, str(archive))
+                root = document.rpartition("/")[0]
+                granules = [name for name in names if name.endswith("/MTD_TL.xml") and name.startswith(root)]
+                granule = _read_metadata(content, granules[0], archive) if granules else None
+                facts = parse_metadata(
+                    _read_metadata(content, document, archive), f"{archive}/{document}", granule
+                )
+        except (zipfile.BadZipFile, OSError) as error:
+            raise SceneError(f"{archive} is a damaged zip archive ({error}): download it again.") from error
+        images = [
+            f"/vsizip/{{{archive.resolve().as_posix()}}}/{name}"
+            for name in sorted(names)
+            if name.startswith(f"{root}/GRANULE/" if root else "GRANULE/") and "/IMG_DATA/" in name
+        ]
+        return cls._from_images(root or archive.stem, facts, images)
+
+    @classmethod
+    def _from_images(cls, folder: str, facts: ProductFacts, images: Sequence[str]) -> Self:
+        name = folder.removesuffix(SUFFIX)
+        granules = {image.partition("/GRANULE/")[2].partition("/")[0] for image in images}
+        if len(granules) > 1:
+            raise SceneError(
+                f"The product {name} has {len(granules)} granules ({', '.join(sorted(granules))}): give one."
+            )
+        files: dict[tuple[str, int], str] = {}
+        for image in images:
+            if match := _IMAGE_FILE.search(image):
+                band = match[1].upper()
+                files[band, int(match[2] or NATIVE_RESOLUTION.get(band, 10))] = image
+        if not files:
+            raise SceneError(
+                f"The product {name} has metadata but no band files: download the whole product."
+            )
+        return cls(name=name, facts=facts, nodata=NODATA, mask=_finest_classification(files), files=files)
+
+
+def parse_metadata(document: bytes, where: str, granule: bytes | None = None) -> ProductFacts:
+    """Read a product's MTD_MSIL1C.xml or MTD_MSIL2A.xml and, if it is at hand, its granule's MTD_TL.xml.
+
+    ESA's definition: reflectance = (DN + offset of the band) / quantification. Raises SceneError if the
+    documents are damaged or not Sentinel-2's.
     """
     try:
         root = _parse_xml(document, where)
@@ -155,14 +203,15 @@ def parse_metadata(document: bytes, where: str, granule: bytes | None = None) ->
             BANDS[int(element.attrib["band_id"])]: float(element.text or "")
             for element in root.iter(f"{kind}_ADD_OFFSET")
         }
-        return ProductMetadata(
+        return ProductFacts(
             level=level,
-            baseline=texts.get("PROCESSING_BASELINE", ""),
-            quantification=float(texts[f"{quantity}QUANTIFICATION_VALUE"]),
+            scales=dict.fromkeys(BANDS, 1 / float(texts[f"{quantity}QUANTIFICATION_VALUE"])),
             offsets={band: offsets.get(band, 0.0) for band in BANDS},
+            baseline=texts.get("PROCESSING_BASELINE", ""),
             sun_zenith=_sun_zenith(_parse_xml(granule, f"MTD_TL.xml of {where}")) if granule else None,
+            acquired=_time(texts.get("PRODUCT_START_TIME") or texts.get("DATATAKE_SENSING_START", "")),
         )
-    except (ElementTree.ParseError, KeyError, IndexError, ValueError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError, ArithmeticError) as error:
         raise SceneError(f"{where} is not readable Sentinel-2 product metadata ({error}).") from error
 
 
@@ -179,71 +228,36 @@ def _sun_zenith(granule: ElementTree.Element) -> float | None:
     return None if angle is None else float(angle.text or "")
 
 
+def _time(text: str) -> datetime | None:
+    """Return a time such as 2022-10-05T11:54:11.024Z; None if it is not one, as the pixels do not need it."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _is_product_folder(folder: Path) -> bool:
+    return folder.name.endswith(SUFFIX) or (
+        (folder / "GRANULE").is_dir() and any(folder.glob("MTD_MSIL*.xml"))
+    )
+
+
+def _name_in_archive(archive: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            document = next((name for name in content.namelist() if _METADATA_MEMBER.fullmatch(name)), None)
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
+        return archive.stem
+    if document is None:
+        return None
+    return (document.rpartition("/")[0] or archive.stem).removesuffix(SUFFIX)
+
+
 def _granule_metadata(product: Path) -> bytes | None:
     """Return the content of MTD_TL.xml, if the product's folder has one."""
     document = next(iter(sorted(product.glob("GRANULE/*/MTD_TL.xml"))), None)
     return document.read_bytes() if document else None
-
-
-def metadata_beside(path: Path) -> ProductMetadata | None:
-    """Return the metadata of the product that a file lies in or beside, if there is any."""
-    parents = path.absolute().parents
-    folders = [parents[0], *(folder for folder in parents if folder.suffix == ".SAFE")]
-    for folder in folders:
-        for document in sorted(folder.glob("MTD_MSIL*.xml")):
-            return parse_metadata(document.read_bytes(), str(document), _granule_metadata(folder))
-    return None
-
-
-@dataclass(frozen=True)
-class SafeProduct:
-    """A Sentinel-2 product folder, or its zip: metadata and image files by (band, resolution in metres)."""
-
-    name: str
-    metadata: ProductMetadata
-    files: dict[tuple[str, int], str]
-
-    def band_file(self, band: str, resolution: int) -> str:
-        """Return the file to read a band from when 10, 20 or 60 m are asked for.
-
-        A band is not to be had finer than it was measured; then the finest of its files is taken.
-        Raises SceneError if the product lacks the file, naming the resolutions it has.
-        """
-        coarsest = max(resolution, NATIVE_RESOLUTION[band])
-        held = sorted(metres for name, metres in self.files if name == band)
-        fitting = [metres for metres in held if resolution <= metres <= coarsest]
-        if fitting:
-            return self.files[band, fitting[0]]
-        if not held:
-            raise SceneError(
-                f"The product {self.name} has no file of band {band}: the model cannot do without it."
-            )
-        raise SceneError(
-            f"The {resolution} m file of band {band} is not in the product {self.name}, which has it at "
-            f"{' and '.join(map(str, held))} m: download the product whole, or take those with "
-            f"`safe_resolution` {held[0]}."
-        )
-
-    def scene_classification(self) -> str | None:
-        """Return the finest scene classification layer, if the product has one."""
-        held = sorted(metres for name, metres in self.files if name == "SCL")
-        return self.files["SCL", held[0]] if held else None
-
-
-def open_safe_folder(folder: Path) -> SafeProduct | None:
-    """Return the product that the folder is, or that lies alone in it; None if there is none.
-
-    Metadata without a GRANULE folder beside it, as among loose band files, make no product.
-    """
-    folder = folder.resolve()  # "." and ".." have no name
-    found = sorted(folder.glob("MTD_MSIL*.xml")) or sorted(folder.glob("*.SAFE/MTD_MSIL*.xml"))
-    documents = [document for document in found if (document.parent / "GRANULE").is_dir()]
-    if not documents:
-        return None
-    root = _only([document.parent for document in documents], str(folder))
-    metadata = parse_metadata(documents[0].read_bytes(), str(documents[0]), _granule_metadata(root))
-    images = [path.as_posix() for path in sorted(root.glob("GRANULE/*/IMG_DATA/**/*.jp2"))]
-    return _safe_product(root.name, metadata, images)
 
 
 def _read_metadata(content: zipfile.ZipFile, name: str, archive: Path) -> bytes:
@@ -256,52 +270,11 @@ def _read_metadata(content: zipfile.ZipFile, name: str, archive: Path) -> bytes:
     return content.read(name)
 
 
-def open_safe_zip(archive: Path) -> SafeProduct:
-    """Return the product in a zip archive; its image files are named so that GDAL reads them in place.
-
-    Raises SceneError if the archive is damaged or holds no Sentinel-2 product.
-    """
-    try:
-        with zipfile.ZipFile(archive) as content:
-            names = content.namelist()
-            documents = [name for name in names if re.fullmatch(r"([^/]+/)?MTD_MSIL(1C|2A)\.xml", name)]
-            if not documents:
-                raise SceneError(
-                    f"{archive} holds no Sentinel-2 product (no MTD_MSIL1C.xml or MTD_MSIL2A.xml): unpack it "
-                    "first."
-                )
-            document = _only(documents, str(archive))
-            root = document.rpartition("/")[0]
-            granules = [name for name in names if name.endswith("/MTD_TL.xml") and name.startswith(root)]
-            granule = _read_metadata(content, granules[0], archive) if granules else None
-            metadata = parse_metadata(
-                _read_metadata(content, document, archive), f"{archive}/{document}", granule
-            )
-    except (zipfile.BadZipFile, OSError) as error:
-        raise SceneError(f"{archive} is a damaged zip archive ({error}): download it again.") from error
-    images = [
-        f"/vsizip/{{{archive.resolve().as_posix()}}}/{name}"
-        for name in sorted(names)
-        if name.startswith(f"{root}/GRANULE/" if root else "GRANULE/") and "/IMG_DATA/" in name
-    ]
-    return _safe_product(root or archive.stem, metadata, images)
-
-
-def _safe_product(folder: str, metadata: ProductMetadata, images: Sequence[str]) -> SafeProduct:
-    name = folder.removesuffix(".SAFE")
-    granules = {image.partition("/GRANULE/")[2].partition("/")[0] for image in images}
-    if len(granules) > 1:
-        raise SceneError(
-            f"The product {name} has {len(granules)} granules ({', '.join(sorted(granules))}): give one."
-        )
-    files: dict[tuple[str, int], str] = {}
-    for image in images:
-        if match := _IMAGE_FILE.search(image):
-            band = match[1].upper()
-            files[band, int(match[2] or NATIVE_RESOLUTION.get(band, 10))] = image
-    if not files:
-        raise SceneError(f"The product {name} holds metadata but no band files: download it whole.")
-    return SafeProduct(name, metadata, files)
+def _finest_classification(files: dict[tuple[str, int], str]) -> MaskSource | None:
+    available = sorted(metres for name, metres in files if name == SCENE_CLASSIFICATION)
+    if not available:
+        return None
+    return MaskSource(files[SCENE_CLASSIFICATION, available[0]], SceneClassificationDecoder())
 
 
 def _only(found: Sequence[T], where: str) -> T:

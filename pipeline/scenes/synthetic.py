@@ -4,10 +4,10 @@
 
 No imagery ships with the project, so this draws some: wooded hills, shrubland, pastures, fields, orchards, a
 town with its industry, villages, a lake, a river and a motorway. Colours and textures follow the statistics
-of the EuroSAT tiles of the same class, so that a network trained on those finds its way.
+of EuroSAT's tiles of the same class, so that a network trained on those recognises them.
 
-A plan says which land cover lies where (`_plan`); a painter for each cover colours its pixels; roads, river
-and motorway are drawn over that; the air adds its haze, the instrument its blur and noise.
+A plan says which land cover lies where (`_plan`). A painter for each land cover colours its pixels. Roads,
+river and motorway are drawn on top. The air adds its haze, the instrument its blur and noise.
 """
 
 import sys
@@ -43,8 +43,8 @@ class Cover(IntEnum):
     SEA_LAKE = 10
 
 
-# What lies where: column and row of an area's middle as fractions of the scene, and how far it reaches beside
-# its neighbours.
+# What lies where: column and row of an area's middle as fractions of the scene, and how far it reaches
+# compared with its neighbours.
 # fmt: off
 PLACES: dict[Cover, tuple[tuple[float, float, float], ...]] = {
     Cover.FOREST: ((0.08, 0.08, 1.0), (0.27, 0.10, 1.0), (0.08, 0.26, 1.0),
@@ -61,11 +61,11 @@ PLACES: dict[Cover, tuple[tuple[float, float, float], ...]] = {
                         (0.15, 0.54, 0.25), (0.23, 0.79, 0.25), (0.67, 0.80, 0.3), (0.92, 0.94, 0.25)),
 }
 
-# EuroSAT names a tile after the river or the motorway that crosses it, whatever else it shows: so far to each
-# side of the middle (in pixels) the land counts as theirs.
+# EuroSAT names a tile after the river or the motorway that crosses it, whatever else it shows. This many
+# pixels to each side of the middle count as theirs.
 CORRIDOR = 42
 
-# Reflectances x 10000 in the order of BANDS, the haze of a clear day not counted: that is added at the end.
+# Reflectances x 10000 in the order of BANDS, without the haze of a clear day, which is added at the end.
 HAZE = (700, 400, 200, 50)
 BARE_SOIL, DRY_SOIL, STUBBLE = (480, 820, 1270, 2200), (620, 1000, 1530, 2500), (760, 1190, 1790, 2800)
 MOIST_SOIL, PLOUGHED, RIPENING = (430, 700, 1050, 1950), (380, 600, 860, 1800), (330, 640, 700, 2950)
@@ -88,20 +88,23 @@ LAKE, STREAM = (130, 190, 140, 150), (260, 440, 330, 350)
 
 @dataclass(frozen=True)
 class SyntheticScene:
-    """`pixels`: (B, H, W) uint16, reflectance x 10000 without offset; `truth`: (H, W) uint8, `Cover` ids."""
+    """A scene and what is in it."""
 
     pixels: np.ndarray
+    """(B, H, W) uint16, reflectance x 10000 without offset."""
+
     truth: np.ndarray
+    """(H, W) uint8, ids of `Cover`."""
 
 
 @dataclass(frozen=True)
 class _Ground:
-    """Pixels to be painted: where they lie, and random fields of mean 0 and standard deviation 1."""
+    """Pixels to paint: where they lie, and random fields of mean 0 and standard deviation 1."""
 
     rng: np.random.Generator
     x: np.ndarray  # in pixels
     y: np.ndarray
-    bend_x: np.ndarray  # how nature bends what is drawn straight
+    bend_x: np.ndarray  # how nature bends straight lines
     bend_y: np.ndarray
     hills: np.ndarray  # how much the sides of hills face the sun
     canopy: np.ndarray  # the same for the crowns of trees
@@ -111,7 +114,7 @@ class _Ground:
     speckle: np.ndarray  # from pixel to pixel
 
     def at(self, mask: np.ndarray) -> "_Ground":
-        """Return the pixels under a mask, as a row."""
+        """Return the pixels under a mask, in one dimension."""
         return replace(self, **{k: v[mask] for k, v in vars(self).items() if isinstance(v, np.ndarray)})
 
 
@@ -137,7 +140,7 @@ class _Parcels:
 def make_scene(size: int = 1600, seed: int = 7, bands: tuple[str, ...] = BANDS) -> SyntheticScene:
     """Draw a scene of `size` x `size` pixels of 10 m; `bands` are any of `BANDS`, in any order.
 
-    Raises UsageError for another band.
+    Raises UsageError for other bands.
     """
     if unknown := set(bands) - set(BANDS):
         raise UsageError(f"The made-up scene has no band {min(unknown)}; it has {', '.join(BANDS)}.")
@@ -221,13 +224,13 @@ def _noise(rng: np.random.Generator, shape: tuple[int, int], scale: float, smoot
 
 
 def _sunlit(height: np.ndarray) -> np.ndarray:
-    """Return how much a surface faces the sun, which stands in the south-east: mean 0, deviation 1."""
+    """Return how much a surface faces the sun in the south-east: mean 0, standard deviation 1."""
     down, right = np.gradient(height)
     return -(down + right) / (down + right).std()
 
 
 def _plan(ground: _Ground) -> np.ndarray:
-    """Return the land cover (H, W): that of the place which is nearest in units of its reach."""
+    """Return the land cover (H, W): that of the nearest place, in units of the place's reach."""
     size = len(ground.x)
     x = ground.x / size + 0.018 * ground.bend_x + 0.007 * ground.patches
     y = ground.y / size + 0.018 * ground.bend_y + 0.007 * ground.patches
@@ -246,7 +249,7 @@ def _parcels(
 ) -> _Parcels:
     """Divide the ground into blocks some `block` pixels wide, each into parcels of about width x length.
 
-    `bend` pixels is how crooked they are, `turn` (radians) how much the blocks' directions differ.
+    `bend` says how crooked they are in pixels, `turn` how much the blocks' directions differ in radians.
     """
     rng = ground.rng
     x, y = ground.x + bend * ground.bend_x, ground.y + bend * ground.bend_y
@@ -257,7 +260,7 @@ def _parcels(
     angle = rng.uniform(0, turn, len(centres)).astype(np.float32)[home]
     u = x * np.cos(angle) + y * np.sin(angle)
     v = y * np.cos(angle) - x * np.sin(angle)
-    u += 0.3 * width * np.sin(1.7 * u / width)  # not all of the same width
+    u += 0.3 * width * np.sin(1.7 * u / width)  # some wider than others
     column, across = np.divmod(u, width)
     v += rng.uniform(0, length, 4096).astype(np.float32)[column.astype(int) % 4096]
     row, along = np.divmod(v, length)

@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE
 from tqdm import tqdm
 
 from pipeline.errors import TrainingError
-from pipeline.scenes.sentinel2 import band_of
+from pipeline.scenes.band_names import band_of
 from pipeline.values import DIGITAL_NUMBERS, NATURAL_COLOR, Scaling
 
 log = logging.getLogger(__name__)

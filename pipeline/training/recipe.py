@@ -13,7 +13,7 @@ import yaml
 from pipeline.errors import UsageError
 from pipeline.model.network import ARCHITECTURES, HEADS, STEMS
 from pipeline.options import PRODUCT_LEVELS
-from pipeline.scenes.sentinel2 import BANDS, band_of
+from pipeline.scenes.band_names import BANDS, band_of
 from pipeline.training.augment import AugmentOptions
 from pipeline.values import EUROSAT_RGB_SCALING, NATURAL_COLOR, Scaling
 
