@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from pipeline.errors import SceneError, UsageError
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, info
 from pipeline.options import LEVELS, SceneOptions
-from pipeline.scenes.bands import Imagery, find_imagery, open_raster
+from pipeline.scenes.bands import Imagery, find_imagery, open_raster, without_query
 from pipeline.scenes.encoding import StoredValues, find_encoding
 from pipeline.scenes.ground import GroundGrid, ground_grid
 from pipeline.scenes.radiometry import PixelEncoding, pixel_transform
@@ -154,6 +155,21 @@ class Scene:
             if not file.lower().endswith((".aux.xml", ".ovr"))
         ]
         return tuple(path for path in dict.fromkeys(local) if path.exists())
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells whether a scene is still the same, as plain values.
+
+        Names, sizes and times of its files; the folder may be renamed. Of a remote scene only its address,
+        without what follows `?`: a signature is renewed, and a secret.
+        """
+        files = [(file.name, file.stat()) for file in self.files]
+        if not files:
+            return {"path": without_query(self.path)}
+        return {
+            "files": [
+                {"name": name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for name, stat in files
+            ]
+        }
 
     @contextmanager
     def open(self) -> Iterator[SceneReader]:
