@@ -1,8 +1,8 @@
-"""Files appear whole or not at all.
+"""Writing files so that they appear complete or not at all.
 
-Every output is first made in memory, by GDAL's `/vsimem` or a `BytesIO`: maps are small, a cell for
-each stride step. Python then writes the bytes, so that a full disk is noticed and named in the same way
-for every format, and no driver's side files (journals, statistics) lie about in the user's folder.
+Every output is first made in memory, by GDAL's `/vsimem` or a `BytesIO`: maps are small. Python then writes
+the bytes, so that a full disk is detected and reported in the same way for every format, and no driver leaves
+side files (journals, statistics) in the user's folder.
 """
 
 import errno
@@ -17,17 +17,17 @@ from pathlib import Path
 
 from pipeline.errors import OutputError
 
-# What is not whole yet: hidden, and told apart from other runs' by eight random digits.
 _UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
+"""The name of an unfinished file: hidden, with eight random digits, so that two runs do not share one."""
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Errors that go away when the user frees some space."""
 
 
-def write_files(files: Mapping[Path, bytes | memoryview], stale: Iterable[Path] = ()) -> None:
+def write_files(files: Mapping[Path, bytes | memoryview]) -> None:
     """Write all `files` under temporary names in their folders, then rename them in the order given.
 
-    Put the file that says "done" last. `stale` names side files of earlier versions (statistics, a
-    database journal) that would be wrong beside the new ones; they are removed just before the renaming.
+    Put the file that says "done" last.
 
     Raises:
         OutputError: a file cannot be written; no temporary file is left behind.
@@ -40,8 +40,6 @@ def write_files(files: Mapping[Path, bytes | memoryview], stale: Iterable[Path] 
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        for path in stale:
-            path.unlink(missing_ok=True)
         for path in files:
             temporary[path].replace(path)
     except OSError as error:
@@ -51,13 +49,13 @@ def write_files(files: Mapping[Path, bytes | memoryview], stale: Iterable[Path] 
             leftover.unlink(missing_ok=True)
 
 
-def write_file(path: Path, data: bytes | memoryview, stale: Iterable[Path] = ()) -> None:
-    """Write one file whole or not at all, see `write_files`."""
-    write_files({path: data}, stale)
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """Write one file completely or not at all, see `write_files`."""
+    write_files({path: data})
 
 
 def make_folder(folder: Path) -> None:
-    """Make an output folder, and see now rather than hours later whether it can be written to.
+    """Make an output folder and check that it is writable, now rather than hours later.
 
     Raises:
         OutputError: it cannot be made, or is not writable.
@@ -72,10 +70,10 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def staging_folder(folder: Path, name: str) -> Iterator[Path]:
-    """Give a hidden folder inside `folder` for the files of one result; it is gone in the end.
+    """Make a hidden folder inside `folder` for the files of one result, and remove it at the end.
 
-    Whoever fills it moves the files out when all of them are whole (`publish`). Errors that name the
-    hidden folder are told with the name of the one that the user knows.
+    The caller moves the files out when all of them are complete (`publish`). Errors name `folder`, which the
+    user knows, in place of the hidden one.
 
     Raises:
         OutputError: it cannot be made.
@@ -93,9 +91,9 @@ def staging_folder(folder: Path, name: str) -> Iterator[Path]:
 
 
 def publish(staging: Path, folder: Path, last: str, stale: Iterable[str] = ()) -> None:
-    """Move all files of `staging` into `folder`; the one named `last`, which says "done", in the end.
+    """Move all files of `staging` into `folder`; the one named `last`, which says "done", at the end.
 
-    An earlier file of that name goes first, and so do the `stale` ones, so that at no moment it vouches
+    An earlier file of that name is removed first, and so are the `stale` ones: at no moment does it vouch
     for files that are not its own.
 
     Raises:
@@ -112,9 +110,9 @@ def publish(staging: Path, folder: Path, last: str, stale: Iterable[str] = ()) -
 
 
 def leftovers(folder: Path, name: str | None = None) -> list[Path]:
-    """Return the unfinished files and staging folders in a folder: of a run that goes on, or was killed.
+    """Return the unfinished files and staging folders in a folder, of runs in progress and of killed ones.
 
-    `name` asks for those of one result only. A folder that cannot be listed has none.
+    `name` restricts them to those of one result. A folder that cannot be listed has none.
     """
     try:
         found = [(path, _UNFINISHED.fullmatch(path.name)) for path in folder.iterdir()]
@@ -124,11 +122,12 @@ def leftovers(folder: Path, name: str | None = None) -> list[Path]:
 
 
 def _unfinished(path: Path) -> Path:
-    """Return a name beside `path` under which to write it."""
+    """Return a temporary path beside `path`."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 def _explain(path: Path, error: OSError) -> str:
+    """Return a sentence that says why a path cannot be written, and what to do."""
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
     remedy = "free some space or choose" if error.errno in _NO_SPACE else "choose"
     return f"{path} cannot be written ({reason}): {remedy} another folder with `output`."

@@ -1,8 +1,8 @@
-"""What of a scene is classified already, kept on disk so that a long run resumes inside the scene.
+"""Resumable progress of one scene, on disk: an interrupted run continues where it stopped.
 
-A journal is a file beside the outputs, hidden, that belongs to one model, input and set of options. It
-holds each block's probabilities, checksummed, and so survives being cut off anywhere. Runs that are over
-in half a minute leave no trace.
+A journal is a hidden file in the output folder that belongs to one model, input and set of options. It holds
+the probabilities of each block with a checksum, so that it may be cut off or damaged anywhere. Runs of less
+than half a minute write none.
 """
 
 import io
@@ -22,32 +22,36 @@ from pipeline.tiles import TileBlock
 
 log = logging.getLogger(__name__)
 
-_HEAD = struct.Struct("<II")  # the bytes that follow, and their CRC-32
+_HEAD = struct.Struct("<II")
+"""The header of a record: how many bytes follow, and their CRC-32."""
 
 
 def journal_path(output: Path, name: str) -> Path:
-    """Return where the journal of the scene `name` lies."""
+    """Return the path of the journal of the scene `name`."""
     return output / f".{name}.journal"
 
 
 class Journal:
-    """Blocks that are done, in order from the top of the scene.
+    """The classified blocks of a scene, in order from the top.
 
-    `identity` says what they belong to: what an earlier run left is used if its identity is equal, and
-    dropped otherwise. Nothing is written before `wait` seconds have passed. A journal that can't be
-    written is done without, with a warning.
+    An earlier run's blocks are used if its `identity` is the same, and overwritten otherwise. Nothing is
+    written before `wait` seconds have passed. If the journal cannot be written, the run goes on without one,
+    with a warning.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], wait: float = JOURNAL_AFTER):
+    def __init__(self, path: Path, identity: dict[str, Any], wait: float = JOURNAL_AFTER) -> None:
         self.path = path
         self._identity = json.dumps(identity, sort_keys=True).encode()
         self._write_from = time.monotonic() + wait
         self._pending: list[bytes] = []
-        self._end = 0  # the length of what is whole in the file
+        self._end = 0  # of the last complete record in the file
         self._broken = False
 
     def blocks(self) -> Iterator[tuple[TileBlock, np.ndarray]]:
-        """Yield the blocks of an earlier run, without their pixels, and their tiles' probabilities."""
+        """Yield the blocks of an earlier run, without pixels, and their probabilities (k, classes).
+
+        Stops at the first record that is damaged: what follows is classified again.
+        """
         try:
             with self.path.open("rb") as file:
                 if _read_record(file) != self._identity:
@@ -60,7 +64,7 @@ class Journal:
             return
 
     def add(self, block: TileBlock, probabilities: np.ndarray) -> None:
-        """Keep the next block."""
+        """Add the next block; `probabilities` (k, classes) belong to `block.index`."""
         if self._broken:
             return
         self._pending.append(_pack(block, probabilities))
@@ -76,28 +80,29 @@ class Journal:
                     file.write(_HEAD.pack(len(record), zlib.crc32(record)) + record)
                 self._end = file.tell()
         except OSError as error:
-            log.warning("%s cannot be written, so this run can't be resumed: %s", self.path, error.strerror)
+            log.warning("%s cannot be written, so this run cannot be resumed: %s", self.path, error.strerror)
             self._broken = True
             self.remove()
         self._pending.clear()
 
     def remove(self) -> None:
-        """Remove the file, if there is one."""
+        """Remove the file if there is one."""
         self.path.unlink(missing_ok=True)
 
 
 def _read_record(file: io.BufferedReader) -> bytes | None:
-    """Return the next record; None at the end and where the file was cut off or damaged."""
+    """Return the next record; None at the end or where the file was cut off or damaged."""
     head = file.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
     length, checksum = _HEAD.unpack(head)
     record = file.read(length)
-    # Zeros, which a power cut may leave, are no record although their checksum is right.
+    # A power cut may leave zeros: an empty record with the right checksum, which is none of ours.
     return record if 0 < length == len(record) and zlib.crc32(record) == checksum else None
 
 
 def _pack(block: TileBlock, probabilities: np.ndarray) -> bytes:
+    """Return a block, without its pixels, and its probabilities as a record."""
     buffer = io.BytesIO()
     place = np.array([block.tile_row, block.tile_rows, block.cell_row])
     for array in (place, block.index, block.cell_valid, probabilities):
@@ -106,6 +111,7 @@ def _pack(block: TileBlock, probabilities: np.ndarray) -> bytes:
 
 
 def _unpack(record: bytes) -> tuple[TileBlock, np.ndarray]:
+    """Return the block and the probabilities in a record."""
     buffer = io.BytesIO(record)
     place, index, cell_valid, probabilities = (np.load(buffer, allow_pickle=False) for _ in range(4))
     tile_row, tile_rows, cell_row = place.tolist()

@@ -1,9 +1,9 @@
 """Where the tiles and the map's cells lie, and blocks of tiles: plain values, no files.
 
-A *tile* is what the network sees, `tile` pixels square; tiles start at the scene's upper left corner
-and step by `stride`. A *cell* is one pixel of the map, `stride` pixels of the scene square. With
+A *tile* is what the network sees, a square of `tile` pixels; tiles start at the scene's upper left corner
+and step by `stride`. A *cell* is one pixel of the map, a square of `stride` pixels of the scene. With
 `stride == tile` they are the same squares; with a smaller stride several tiles cover a cell. At the
-right and lower edge both hang over.
+right and lower edge both can reach beyond the scene.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,23 @@ from affine import Affine
 
 @dataclass(frozen=True)
 class TileGrid:
-    """The tiles and cells of a scene `width` pixels wide and `height` high.
+    """The tiles and cells of a scene.
 
-    Raises ValueError if the stride is not within 1 to `tile`, or the scene has no pixels.
+    Raises:
+        ValueError: the stride is not within 1 to `tile`, or the scene has no pixels.
     """
 
     width: int
+    """Of the scene, in pixels."""
+
     height: int
+    """Of the scene, in pixels."""
+
     tile: int = 64
+    """The side of a tile, in pixels."""
+
     stride: int = 64
+    """From one tile to the next, and the side of a cell, in pixels."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -32,49 +40,52 @@ class TileGrid:
 
     @property
     def overlap(self) -> int:
-        """Cells that a tile covers wholly along one axis; so many tiles, at most, cover a cell along it."""
+        """How many cells a tile covers wholly along one axis, and at most how many tiles cover a cell."""
         return self.tile // self.stride
 
     @property
     def cell_rows(self) -> int:
-        """Height of the map."""
+        """Height of the map in cells."""
         return -(-self.height // self.stride)
 
     @property
     def cell_cols(self) -> int:
-        """Width of the map."""
+        """Width of the map in cells."""
         return -(-self.width // self.stride)
 
     @property
     def tile_rows(self) -> int:
-        """Rows of tiles: as few as cover every cell wholly."""
+        """Number of rows of tiles: as few as cover every cell wholly."""
         return max(1, self.cell_rows - self.overlap + 1)
 
     @property
     def tile_cols(self) -> int:
-        """Columns of tiles."""
+        """Number of columns of tiles."""
         return max(1, self.cell_cols - self.overlap + 1)
 
     @property
     def tile_count(self) -> int:
-        """Number of tiles. Tile `i` stands in row `i // tile_cols`, column `i % tile_cols`."""
+        """Number of tiles. Tile `i` is in row `i // tile_cols` and column `i % tile_cols`."""
         return self.tile_rows * self.tile_cols
 
     @property
     def footprint(self) -> tuple[float, float]:
-        """How far the scene reaches into the map, in cells: (columns, rows), fractional at hanging cells."""
+        """How far the scene reaches into the map, in cells (columns, rows): not always whole ones."""
         return self.width / self.stride, self.height / self.stride
 
     def covering_rows(self, cell_row: int) -> range:
-        """Rows of the tiles that hold all pixels of the cells in `cell_row`; never empty."""
+        """Return the rows of the tiles that hold all pixels of the cells in `cell_row`; never empty."""
         return _covering(cell_row, self.overlap, self.tile_rows)
 
     def covering_cols(self, cell_col: int) -> range:
-        """Columns of the tiles that hold all pixels of the cells in `cell_col`; never empty."""
+        """Return the columns of the tiles that hold all pixels of the cells in `cell_col`; never empty."""
         return _covering(cell_col, self.overlap, self.tile_cols)
 
     def pixel_rows(self, tile_row: int, tile_rows: int = 1) -> tuple[int, int]:
-        """First pixel row of `tile_rows` rows of tiles and the one after the last, maybe beyond the scene."""
+        """Return the first pixel row of `tile_rows` rows of tiles, and the one after the last.
+
+        Either may lie beyond the scene.
+        """
         return tile_row * self.stride, (tile_row + tile_rows - 1) * self.stride + self.tile
 
     def transform(self, scene_transform: Affine) -> Affine:
@@ -87,20 +98,30 @@ class TileGrid:
 class TileBlock:
     """Consecutive rows of the tile grid, over its full width.
 
-    `index` (k,) int64: place of each tile that needs the network, counted row by row over the whole
-    grid, ascending. `tiles` (k, bands, tile, tile) in the scene's dtype: their pixels; invalid ones hold
-    the mean of the tile's valid pixels, those beyond the scene a reflection. Tiles with no valid cell
-    are left out of both. `cell_valid` (rows, cell_cols) bool: the cells from row `cell_row` on of which
-    at least half the pixels within the scene are valid; the last block has the map's remaining rows.
+    Tiles without a valid cell are left out: the network does not see them.
     """
 
     tile_row: int
+    """The first row of tiles."""
+
     tile_rows: int
+    """How many rows of tiles."""
+
     index: np.ndarray
+    """(k,) int64, ascending: the number of each tile, see `TileGrid.tile_count`."""
+
     tiles: np.ndarray
+    """(k, bands, tile, tile) in the scene's dtype: their pixels. Invalid ones hold the mean of the tile's
+    valid pixels, those beyond the scene a reflection."""
+
     cell_row: int
+    """The first row of cells in `cell_valid`."""
+
     cell_valid: np.ndarray
+    """(rows, cell_cols) bool: the cells of which at least half of the pixels within the scene are valid. The
+    last block has all remaining rows of the map."""
 
 
 def _covering(cell: int, overlap: int, tiles: int) -> range:
+    """Return the tiles, of so many along one axis, that cover a cell wholly."""
     return range(max(0, cell - overlap + 1), min(cell, tiles - 1) + 1)

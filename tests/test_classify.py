@@ -16,6 +16,7 @@ from rasterio.warp import transform as transform_points
 
 from pipeline.classify import classify_scene, prepare_scene, scene_is_done
 from pipeline.errors import OutputError, SceneError, UsageError
+from pipeline.maps import outputs
 from pipeline.options import ClassifyOptions, SceneOptions
 from pipeline.scenes.reader import read_blocks
 from pipeline.scenes.synthetic import write_scene
@@ -249,7 +250,8 @@ def test_a_run_that_fails_changes_nothing(l1c, tmp_path, light_predictor, monkey
     def fail(*args, **kwargs):
         raise OutputError("the disk is full")
 
-    monkeypatch.setattr("pipeline.classify.write_areas", fail)
+    failing = tuple(replace(row, write=fail) if row.kind == "areas" else row for row in outputs.TABLE)
+    monkeypatch.setattr(outputs, "TABLE", failing)
     with pytest.raises(OutputError, match="disk is full"):
         classify(scene, output, light_predictor, stride=32, overwrite=True)
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before

@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import OutputError
 from pipeline.files import make_folder, write_file, write_files
 from pipeline.maps.areas import write_areas
-from pipeline.maps.cog import write_confidence, write_landcover, write_probabilities
+from pipeline.maps.cog import write_confidence, write_landcover, write_names, write_probabilities
 from pipeline.maps.landcover_map import LandcoverMap
 from pipeline.maps.polygons import write_polygons
 from pipeline.maps.preview import write_preview
@@ -18,6 +18,7 @@ from tests.support.maps import CLASSES, make_map
 
 WRITERS: dict[str, Callable[[LandcoverMap, Path], None]] = {
     "landcover.tif": write_landcover,
+    "landcover.tif.aux.xml": write_names,
     "confidence.tif": write_confidence,
     "probabilities.tif": write_probabilities,
     "landcover.geojson": lambda landcover, path: write_polygons(landcover, path, "geojson"),

@@ -85,7 +85,7 @@ def test_cut_off_or_damaged_anywhere_it_gives_what_is_whole_and_goes_on_from_the
 
 def test_a_journal_that_cannot_be_written_is_done_without(tmp_path, caplog):
     write(tmp_path / "absent" / "j", blocks_of(1, 1, 1))
-    assert caplog.text.count("cannot be written, so this run can't be resumed") == 1
+    assert caplog.text.count("cannot be written, so this run cannot be resumed") == 1
 
 
 def test_no_journal_is_an_empty_one(tmp_path):

@@ -38,7 +38,7 @@ from pipeline.app.visitors import Visitor, Visitors
 from pipeline.app.wishes import Wishes, number, parse, scene_options, whole
 from pipeline.batch.report import HTML_NAME
 from pipeline.errors import LandcoverError, UsageError
-from pipeline.maps.finished import RUN_ENDING
+from pipeline.maps.record import RUN_ENDING
 from pipeline.options import AppOptions, ClassifyOptions, SceneOptions
 from pipeline.scenes.scene import open_scene
 

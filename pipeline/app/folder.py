@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.batch.report import HTML_NAME
-from pipeline.classify import OUTPUTS
 from pipeline.errors import SceneError
-from pipeline.maps.finished import RUN_ENDING
+from pipeline.maps.outputs import file_name, is_output, suffixes
+from pipeline.maps.record import RUN_ENDING
 from pipeline.scenes.band_names import band_in_file_name
 from pipeline.scenes.bands import RASTER_SUFFIXES
 from pipeline.scenes.registry import recognise
@@ -17,9 +17,7 @@ from pipeline.scenes.scene import Scene
 MAX_LISTED = 1_000  # of each kind
 SCENE_SUFFIXES = (RASTER_SUFFIXES | {".zip"}) - {".png"}
 # What a map's folder holds that a browser may be given.
-SERVED = frozenset(
-    {".tif", ".xml", ".geojson", ".gpkg", ".fgb", ".parquet", ".qml", ".csv", ".json", ".png", ".vrt", ".log"}
-)
+SERVED = suffixes() | {".json", ".vrt", ".log"}
 
 
 @dataclass
@@ -85,11 +83,11 @@ class Root:
             address = f"{here}/{entry.name}".lstrip("/")
             if entry.name.endswith(RUN_ENDING):
                 name = entry.name.removesuffix(RUN_ENDING)
-                if name + OUTPUTS["landcover"] in names:
+                if file_name(name, "landcover") in names:
                     self._add(listing, listing.maps, {"name": name, "path": address})
             elif entry.is_dir() and not recognise(entry):
                 self._add(listing, listing.folders, entry.name)
-            elif entry.is_dir() or (entry.suffix.lower() in SCENE_SUFFIXES and not _is_output(entry.name)):
+            elif entry.is_dir() or (entry.suffix.lower() in SCENE_SUFFIXES and not is_output(entry.name)):
                 size = None if entry.is_dir() else entry.stat().st_size
                 self._add(listing, listing.scenes, {"name": entry.name, "path": address, "bytes": size})
                 listing.is_scene |= band_in_file_name(entry.stem) is not None
@@ -113,7 +111,3 @@ def check_borders(scene: Scene, name: str, folder: Path) -> None:
     inside = all(file.resolve().is_relative_to(folder) for file in scene.files)
     if remote or not inside or not scene.files:
         raise SceneError(f"{name} refers to files outside of the folder that is served: it was not read.")
-
-
-def _is_output(name: str) -> bool:
-    return any(name.endswith(ending) for ending in OUTPUTS.values())

@@ -11,9 +11,9 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from pipeline.app.uploads import MIB
-from pipeline.classify import OUTPUTS
 from pipeline.errors import SceneError
-from pipeline.maps.finished import RUN_ENDING
+from pipeline.maps.outputs import file_name
+from pipeline.maps.record import RUN_ENDING
 from pipeline.scenes.ground import crs_name
 
 PACKED_ALREADY = frozenset({".tif", ".png", ".parquet"})
@@ -27,7 +27,7 @@ def describe_map(record: Path) -> dict[str, Any]:
     """
     content, name = _read_record(record), record.name.removesuffix(RUN_ENDING)
     try:
-        with rasterio.open(record.with_name(name + OUTPUTS["landcover"])) as dataset:
+        with rasterio.open(record.with_name(file_name(name, "landcover"))) as dataset:
             colours = dataset.colormap(1)
             columns, rows = (float(number) for number in dataset.tags()["FOOTPRINT_CELLS"].split())
             t, shape = dataset.transform, dataset.shape
@@ -69,7 +69,7 @@ def map_cells(record: Path) -> bytes:
     try:
         layers = []
         for kind in ("landcover", "confidence"):
-            with rasterio.open(record.with_name(name + OUTPUTS[kind])) as dataset:
+            with rasterio.open(record.with_name(file_name(name, kind))) as dataset:
                 layers.append(dataset.read(1).astype(np.uint8).tobytes())
         return b"".join(layers)
     except RasterioError as error:

@@ -15,6 +15,7 @@ from glob import glob, has_magic
 from pathlib import Path, PurePath
 
 from pipeline.errors import UsageError
+from pipeline.maps.outputs import is_output
 from pipeline.scenes.band_names import band_in_file_name
 from pipeline.scenes.registry import recognise, root_of
 
@@ -22,8 +23,6 @@ log = logging.getLogger(__name__)
 
 # What a search takes for scenes; anything else can be given by name.
 SEARCHED_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img"})
-# What `classify` writes is no scene, should the maps lie among the scenes.
-OWN_OUTPUTS = ("_landcover.tif", "_confidence.tif", "_probabilities.tif")
 # So many single-band files whose names differ by the band alone are one scene: an image takes three.
 BAND_FILES = 3
 
@@ -115,7 +114,7 @@ def _is_scene(path: Path) -> bool:
     """Tell whether what a pattern matched is meant as a scene: ** also names the folders on the way."""
     if path.is_dir():
         return bool(_scenes_at(path))
-    return not (path.name.startswith(".") or path.name.endswith(OWN_OUTPUTS))
+    return not (path.name.startswith(".") or is_output(path.name))
 
 
 def _read_list(path: Path, output: Path) -> tuple[list[_Found], list[Path]]:
@@ -177,9 +176,7 @@ def _search(root: Path, output: Path) -> Iterator[_Found]:
 def _scenes_in(folder: Path, names: list[str]) -> Iterator[_Found]:
     """Yield the scenes among a folder's files; a set of band files is one, and its path is the folder's."""
     rasters = [
-        name
-        for name in names
-        if Path(name).suffix.lower() in SEARCHED_SUFFIXES and not name.endswith(OWN_OUTPUTS)
+        name for name in names if Path(name).suffix.lower() in SEARCHED_SUFFIXES and not is_output(name)
     ]
     sets: dict[str, dict[str, str]] = defaultdict(dict)
     for name in rasters:

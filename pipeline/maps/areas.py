@@ -1,4 +1,4 @@
-"""How much ground each class covers: a table of hectares and shares."""
+"""Areas: how many hectares of ground each class covers, and the table of them."""
 
 import csv
 import io
@@ -16,19 +16,26 @@ SQUARE_METRES_PER_HECTARE = 10_000.0
 
 @dataclass(frozen=True)
 class ClassArea:
-    """One class's part of a scene. `share_percent` is of the classified area; None for "no data"."""
+    """The area of one class in a map."""
 
     class_id: int
+    """The class's value in the map, 0 for "no data"."""
+
     class_name: str
+    """The class's name, or "no data"."""
+
     hectares: float
+    """Its area on the ground."""
+
     share_percent: float | None
+    """Its share of the classified area; None for "no data"."""
 
 
 def metres_per_unit(crs: CRS | None) -> float:
-    """Length of one unit of a map's coordinates in metres; without a CRS the unit is taken to be the metre.
+    """Return the length of one unit of a map's coordinates in metres, 1 for a map without a CRS.
 
     Raises:
-        ValueError: the CRS is geographic. Maps never are: scenes in degrees are brought to UTM first.
+        ValueError: the CRS is geographic. Maps never are: scenes in degrees are warped to UTM first.
     """
     if crs is None:
         return 1.0
@@ -38,9 +45,9 @@ def metres_per_unit(crs: CRS | None) -> float:
 
 
 def cell_hectares(landcover: LandcoverMap) -> np.ndarray:
-    """Planar area of each cell inside the scene's footprint: (rows, cols) float64, hectares.
+    """Return the planar area of each cell, (rows, cols) float64, in hectares.
 
-    Cells on the right and lower edge may reach beyond the scene; only what lies inside counts.
+    Cells on the right and lower edge may reach beyond the scene; only the part inside counts.
     """
     rows, cols = landcover.class_id.shape
     footprint_cols, footprint_rows = landcover.footprint
@@ -51,7 +58,7 @@ def cell_hectares(landcover: LandcoverMap) -> np.ndarray:
 
 
 def class_areas(landcover: LandcoverMap) -> tuple[ClassArea, ...]:
-    """Return each class's area in the order of the ids, absent classes with 0, then the area without data."""
+    """Return the area of each class, 0 for absent ones, and at the end the area without data."""
     hectares = np.bincount(
         landcover.class_id.ravel(), weights=cell_hectares(landcover).ravel(), minlength=256
     )
@@ -69,7 +76,7 @@ def class_areas(landcover: LandcoverMap) -> tuple[ClassArea, ...]:
 
 
 def write_areas(landcover: LandcoverMap, path: Path) -> None:
-    """Write the table of areas as CSV, hectares to the square metre, shares to 0.01 %.
+    """Write the table of areas as CSV: hectares to the square metre, shares to 0.01 %.
 
     Raises:
         OutputError: the file cannot be written.

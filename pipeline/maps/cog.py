@@ -1,4 +1,4 @@
-"""Maps as Cloud Optimized GeoTIFF that open coloured and named."""
+"""Rasters of a map as Cloud Optimized GeoTIFF, with the colours and names that GIS programs show."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 from rasterio.io import MemoryFile
 
-from pipeline.files import write_files
-from pipeline.maps.landcover_map import NO_CLASS, NO_CONFIDENCE, LandcoverMap
+from pipeline.files import write_file
+from pipeline.maps.landcover_map import LandcoverMap
+from pipeline.maps.rules import NO_CLASS, NO_CONFIDENCE
 from pipeline.model.card import LandCoverClass
 
 # GDAL's numbers for the type and the use of a column of a raster attribute table (gdal.h: GDALRATFieldType,
@@ -19,13 +20,12 @@ _PIXEL_COUNT, _NAME, _MIN_MAX, _RED, _GREEN, _BLUE = 1, 2, 5, 6, 7, 8
 
 
 def write_landcover(landcover: LandcoverMap, path: Path, tags: Mapping[str, str] | None = None) -> None:
-    """Write the classes as `path`: uint8, 0 = no data, with colour table and overviews by mode.
+    """Write the classes: uint8, 0 = no data, with a colour table and overviews by mode.
 
-    Names, colours and counts stand in `path`.aux.xml beside it, where QGIS, ArcGIS and GDAL look for them.
     `tags` become metadata of the file (the model's name and digest).
 
     Raises:
-        OutputError: the files cannot be written.
+        OutputError: the file cannot be written.
     """
     data = _encode(
         landcover,
@@ -37,7 +37,18 @@ def write_landcover(landcover: LandcoverMap, path: Path, tags: Mapping[str, str]
         | {entry.id: (*rgb(entry.color), 255) for entry in landcover.classes},
         overview_resampling="MODE",
     )
-    write_files({_side_file(path): _attribute_table(landcover), path: data})
+    write_file(path, data)
+
+
+def write_names(landcover: LandcoverMap, path: Path) -> None:
+    """Write the names, colours and counts of the classes.
+
+    QGIS, ArcGIS and GDAL look for them in the raster's `.aux.xml`, which is what `path` should be.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_file(path, _attribute_table(landcover))
 
 
 def write_confidence(landcover: LandcoverMap, path: Path, tags: Mapping[str, str] | None = None) -> None:
@@ -54,11 +65,11 @@ def write_confidence(landcover: LandcoverMap, path: Path, tags: Mapping[str, str
         tags=tags or {},
         overview_resampling="AVERAGE",
     )
-    write_files({path: data}, stale=[_side_file(path)])
+    write_file(path, data)
 
 
 def write_probabilities(landcover: LandcoverMap, path: Path, tags: Mapping[str, str] | None = None) -> None:
-    """Write a band a class, named, with its probability 0-1: float32, NaN = no data.
+    """Write one band for each class, named, with its probability 0-1: float32, NaN = no data.
 
     Raises:
         OutputError: the file cannot be written.
@@ -76,13 +87,13 @@ def write_probabilities(landcover: LandcoverMap, path: Path, tags: Mapping[str, 
         predictor="FLOATING_POINT",
         interleave="BAND",
     )
-    write_files({path: data}, stale=[_side_file(path)])
+    write_file(path, data)
 
 
 def self_description(landcover: LandcoverMap) -> dict[str, str]:
-    """Return what a map's file has to say of itself, as tags, to be read again as the map that it was.
+    """Return the tags with which a map's file can be read as a map again.
 
-    `CLASS_NAMES`, and how far the scene reaches into the cells (columns, rows), see `LandcoverMap.footprint`.
+    `CLASS_NAMES`, and `FOOTPRINT_CELLS`: see `LandcoverMap.footprint`.
     """
     columns, rows = landcover.footprint
     return {
@@ -92,7 +103,7 @@ def self_description(landcover: LandcoverMap) -> dict[str, str]:
 
 
 def category_names(classes: Sequence[LandCoverClass]) -> list[str]:
-    """Return the names of the values 0, 1, 2 …; ids that are not used have an empty one."""
+    """Return the names of the values 0, 1, 2 …, empty for ids that are not used."""
     names = {NO_CLASS: "no data"} | {entry.id: entry.name for entry in classes}
     return [names.get(value, "") for value in range(max(names) + 1)]
 
@@ -133,10 +144,6 @@ def _encode(
             if colormap is not None:
                 dataset.write_colormap(1, colormap)
         return memory.read()
-
-
-def _side_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.aux.xml")
 
 
 def _attribute_table(landcover: LandcoverMap) -> bytes:

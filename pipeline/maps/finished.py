@@ -1,4 +1,4 @@
-"""The maps that lie in a folder, as `classify` left them: which are finished, and what is in them."""
+"""Finished maps on disk, as `classify` wrote them: found in a folder, described, and their cells read."""
 
 import logging
 import re
@@ -14,47 +14,60 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
-from pipeline.classify import OUTPUTS
 from pipeline.errors import SceneError
-from pipeline.maps.record import record_path
+from pipeline.maps.outputs import file_name
+from pipeline.maps.record import RUN_ENDING
 from pipeline.model.card import LandCoverClass
 
 log = logging.getLogger(__name__)
 
-RUN_ENDING = record_path(Path(), "").name
-MOSAIC_ENDING = "_mosaic.json"  # of the record beside a mosaic, which is no scene's map
+MOSAIC_ENDING = "_mosaic.json"
+"""What follows a mosaic's name in the name of its record: such a map is no scene's."""
 
 
 @dataclass(frozen=True)
 class MapFile:
-    """A finished map: its files, and what they say of themselves before a cell is read.
-
-    `name` is the scene's with the folders that lead to it; `shape` is (rows, cols); `footprint` as in
-    `LandcoverMap`; `model` is the model's name and digest.
-    """
+    """A finished map: its files, and what they say of themselves before a cell is read."""
 
     name: str
+    """The scene's name, with the folders that lead to it."""
+
     landcover: Path
+    """The raster of classes."""
+
     confidence: Path
+    """The raster of confidence."""
+
     crs: CRS | None
+    """The coordinate system; None in pixel space."""
+
     transform: Affine
+    """From (column, row) of the cells to coordinates."""
+
     shape: tuple[int, int]
+    """(rows, columns)."""
+
     footprint: tuple[float, float]
+    """How far the scene reaches into the map, see `LandcoverMap`."""
+
     classes: tuple[LandCoverClass, ...]
+    """The classes with their names and colours."""
+
     model: tuple[str, str]
+    """The model's name and digest."""
 
 
 def find_maps(folder: Path) -> list[MapFile]:
-    """Return the finished maps in a folder and its subfolders, in the order of their names.
+    """Return the finished maps in a folder and its subfolders, sorted by name.
 
-    It is its `run.json` that says of a map that it is finished. Maps without one are left out with a
-    warning: their scenes were interrupted, or are being classified right now.
+    A map is finished when its `run.json` is there. Maps without one are left out with a warning: their
+    scenes were interrupted, or are being classified right now.
 
     Raises:
         SceneError: a finished map cannot be read.
     """
     finished = _find(folder, RUN_ENDING)
-    maps = _find(folder, OUTPUTS["landcover"])
+    maps = _find(folder, file_name("", "landcover"))
     unfinished = [
         name
         for name, path in maps.items()
@@ -62,12 +75,16 @@ def find_maps(folder: Path) -> list[MapFile]:
     ]
     if unfinished:
         names = ", ".join(unfinished[:5]) + (", …" if len(unfinished) > 5 else "")
-        log.warning("Left out, since no run.json beside them says that they are finished: %s.", names)
+        log.warning("Left out, since they are not finished (there is no run.json beside them): %s.", names)
     return [_describe(name, path) for name, path in finished.items()]
 
 
 def read_cells(map_file: MapFile) -> tuple[np.ndarray, np.ndarray]:
-    """Return class and confidence of a map's cells."""
+    """Return the class and the confidence of a map's cells, both (rows, cols) uint8.
+
+    Raises:
+        SceneError: a file cannot be read, or the two do not belong together.
+    """
     with _opened(map_file.landcover) as dataset:
         class_id = dataset.read(1)
     with _opened(map_file.confidence) as dataset:
@@ -80,9 +97,9 @@ def read_cells(map_file: MapFile) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _find(folder: Path, ending: str) -> dict[str, Path]:
-    """Return the files with an ending by their path in `folder` without it, sorted; hidden ones are not ours.
+    """Return the files with an ending, sorted, by their path in `folder` without the ending.
 
-    Folders that start with a dot hold what is being written.
+    Files and folders whose name starts with a dot are skipped: such folders hold unfinished files.
     """
     paths = {path.relative_to(folder): path for path in folder.rglob(f"*{ending}")}
     visible = {
@@ -94,8 +111,9 @@ def _find(folder: Path, ending: str) -> dict[str, Path]:
 
 
 def _describe(name: str, record: Path) -> MapFile:
+    """Return the map of a record; raises SceneError if its raster cannot be read or is no map's."""
     scene = record.name.removesuffix(RUN_ENDING)
-    landcover = record.with_name(scene + OUTPUTS["landcover"])
+    landcover = record.with_name(file_name(scene, "landcover"))
     with _opened(landcover) as dataset:
         tags = dataset.tags()
         try:
@@ -109,13 +127,13 @@ def _describe(name: str, record: Path) -> MapFile:
             model = tags["model"], tags["model_digest"]
         except (KeyError, ValueError) as error:
             raise SceneError(
-                f"{landcover} does not say what its cells are, as a map does: classify its scene again "
-                "with `overwrite`."
+                f"{landcover} lacks the tags that say what its cells are: classify its scene again with "
+                "`overwrite`."
             ) from error
         return MapFile(
             name=name,
             landcover=landcover,
-            confidence=record.with_name(scene + OUTPUTS["confidence"]),
+            confidence=record.with_name(file_name(scene, "confidence")),
             crs=dataset.crs,
             transform=dataset.transform,
             shape=dataset.shape,
@@ -127,6 +145,7 @@ def _describe(name: str, record: Path) -> MapFile:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[DatasetReader]:
+    """Open a raster of a finished map; SceneError if it cannot be read."""
     try:
         with rasterio.open(path, driver="GTiff") as dataset:
             yield dataset

@@ -1,4 +1,4 @@
-"""The result: each cell's class and how sure the model is of it, georeferenced.
+"""The land-cover map in memory, and how it is built from the probabilities of tiles. No files.
 
 The map grows block by block. Besides the map itself only the last few rows of tiles are kept: those
 that reach into cells still to come.
@@ -11,51 +11,59 @@ from numpy.lib.stride_tricks import sliding_window_view
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from pipeline.maps.rules import NO_CLASS, NO_CONFIDENCE, CellRule, decide
 from pipeline.model.card import LandCoverClass
 from pipeline.tiles import TileBlock, TileGrid
-
-NO_CLASS = 0
-NO_CONFIDENCE = 255
 
 
 @dataclass(frozen=True)
 class LandcoverMap:
-    """A land-cover map, one value a cell.
-
-    `class_id` (rows, cols) uint8: the class, 0 = no data. `confidence` (rows, cols) uint8: probability
-    of the chosen class in percent, 255 = no data. `probabilities` (classes, rows, cols) float32, NaN =
-    no data; None unless it was asked for. `crs` and `transform` are the cells' own. `footprint` says how
-    far the scene reaches into the map, in cells (columns, rows): what lies beyond it is padding.
-    """
+    """A land-cover map, one value a cell."""
 
     class_id: np.ndarray
+    """(rows, cols) uint8: the class, `NO_CLASS` = no data."""
+
     confidence: np.ndarray
+    """(rows, cols) uint8: probability of the chosen class in percent, `NO_CONFIDENCE` = no data."""
+
     probabilities: np.ndarray | None
+    """(classes, rows, cols) float32, NaN = no data; None unless they were asked for."""
+
     classes: tuple[LandCoverClass, ...]
+    """The classes that the map can have, in the order of the model's outputs."""
+
     crs: CRS | None
+    """The coordinate system; None in pixel space."""
+
     transform: Affine
+    """From (column, row) of the cells to coordinates."""
+
     footprint: tuple[float, float]
+    """How far the scene reaches into the map, in cells (columns, rows): what lies beyond it is padding."""
 
 
 class MapBuilder:
-    """Puts the map together from blocks of tiles, which come in order from the top.
+    """Builds the map from blocks of tiles, which come in order from the top.
 
-    A cell gets the class with the highest mean probability over the tiles that cover it. Cells of which
-    the model is less than `min_confidence` percent sure get class 0 but keep their confidence.
+    `decide` chooses a cell's class and confidence from the mean probabilities of the tiles that cover it.
+    Cells of which the model is less than `min_confidence` percent sure get class 0 but keep their confidence.
     """
 
     def __init__(
         self,
         grid: TileGrid,
         classes: tuple[LandCoverClass, ...],
+        *,
         min_confidence: int = 0,
         keep_probabilities: bool = False,
-    ):
+        decide: CellRule = decide,
+    ) -> None:
         shape = grid.cell_rows, grid.cell_cols
         self._grid = grid
         self._classes = classes
         self._ids = np.array([c.id for c in classes], np.uint8)
         self._min_confidence = min_confidence
+        self._decide = decide
         self._class_id = np.full(shape, NO_CLASS, np.uint8)
         self._confidence = np.full(shape, NO_CONFIDENCE, np.uint8)
         self._probabilities = (
@@ -69,7 +77,8 @@ class MapBuilder:
     def add(self, block: TileBlock, probabilities: np.ndarray) -> None:
         """Add the next block; `probabilities` (k, classes) belong to `block.index`.
 
-        Raises ValueError if the block isn't the next one or its parts don't fit one another.
+        Raises:
+            ValueError: the block is not the next one, or its parts do not fit one another.
         """
         self._check(block, probabilities)
         grid, rows = self._grid, len(block.cell_valid)
@@ -90,7 +99,11 @@ class MapBuilder:
         self._next_row += block.tile_rows
 
     def finish(self, crs: CRS | None, transform: Affine) -> LandcoverMap:
-        """Return the map; `crs` and `transform` are the scene's. Raises ValueError if blocks are missing."""
+        """Return the map; `crs` and `transform` are the scene's.
+
+        Raises:
+            ValueError: blocks are missing.
+        """
         if self._next_row != self._grid.tile_rows:
             raise ValueError(f"{self._next_row} of {self._grid.tile_rows} rows of tiles were added.")
         return LandcoverMap(
@@ -104,11 +117,10 @@ class MapBuilder:
         )
 
     def _write(self, row: int, sums: np.ndarray, valid: np.ndarray) -> None:
-        """Fill rows of the map from `row` on; `sums` is (rows, cols, classes + 1)."""
+        """Fill in the rows of the map from `row` on; `sums` is (rows, cols, classes + 1)."""
         count = sums[..., -1]
         mean = sums[..., :-1] / np.maximum(count, 1)[..., None]
-        best = mean.argmax(axis=-1)
-        percent = np.rint(100 * mean.max(axis=-1)).astype(np.uint8)
+        best, percent = self._decide(mean)
         valid = valid & (count > 0)
         window = slice(row, row + len(sums))
         self._confidence[window][valid] = percent[valid]
@@ -135,5 +147,5 @@ class MapBuilder:
 
 
 def _sum_windows(array: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """Sum of each `size` successive entries along an axis, which gets shorter by `size - 1`."""
+    """Return the sum of each `size` successive entries along an axis, which gets shorter by `size - 1`."""
     return sliding_window_view(array, size, axis=axis).sum(axis=-1)

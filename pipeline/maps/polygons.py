@@ -1,14 +1,18 @@
-"""Connected regions of one class as polygons."""
+"""Polygons: the connected regions of one class, traced and written in any of four formats."""
 
 import io
+import threading
 import warnings
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from pathlib import Path
 
 import geopandas
 import numpy as np
 import pandas as pd
+import pyogrio
 import shapely
 from rasterio.crs import CRS
 from rasterio.features import shapes
@@ -19,17 +23,22 @@ from pipeline.files import write_file
 from pipeline.maps.areas import cell_hectares, metres_per_unit
 from pipeline.maps.landcover_map import LandcoverMap
 
-# What `polygons` accepts, and the file's ending.
-POLYGON_SUFFIXES = {"geojson": ".geojson", "gpkg": ".gpkg", "fgb": ".fgb", "parquet": ".parquet"}
 _DRIVERS = {"geojson": "GeoJSON", "gpkg": "GPKG", "fgb": "FlatGeobuf"}
+"""GDAL's names of the formats that it writes; GeoParquet is written by geopandas."""
 
-# A straight line of a map projection is bent in degrees: over a distance L by about tan(latitude) L^2 / 8R
-# with the Earth's radius R; at 45 degrees 240 m for the side of a Sentinel-2 scene, 2 cm for a kilometre.
 _GEOJSON_SEGMENT_METRES = 1000.0
+"""A straight line of a map projection is bent in degrees: over a distance L by about tan(latitude) L^2 / 8R
+with the Earth's radius R; at 45 degrees 240 m for the side of a Sentinel-2 scene, 2 cm for a kilometre."""
+
+_DATE_OPTION, _DATE = "OGR_CURRENT_DATE", "2000-01-01T00:00:00.000Z"
+"""GDAL's option for the date that a GeoPackage says it was last changed, and the one that all of ours have:
+two runs give the same bytes. https://gdal.org/drivers/vector/gpkg.html"""
+
+_date_lock = threading.Lock()
 
 
 def polygons_possible(file_format: str, crs: CRS | None) -> bool:
-    """Whether a map in `crs` can be written in a format: GeoJSON is always in WGS 84, so needs a CRS."""
+    """Tell whether a map in `crs` can be written in a format: GeoJSON is in WGS 84 and so needs a CRS."""
     return file_format != "geojson" or crs is not None
 
 
@@ -67,9 +76,10 @@ def write_polygons(landcover: LandcoverMap, path: Path, file_format: str) -> Non
 
     `geojson` follows RFC 7946: WGS 84, right-hand rule, 7 decimals, cut at the antimeridian. `gpkg`, `fgb`
     and `parquet` (GeoParquet) stay in the map's CRS. A map without data gives a file without features.
+    The same map always gives the same bytes.
 
     Raises:
-        OutputError: the file cannot be written, or GeoJSON is asked of a map without a CRS.
+        OutputError: the file cannot be written, or it is GeoJSON and the map has no CRS.
     """
     if not polygons_possible(file_format, landcover.crs):
         raise OutputError(
@@ -85,15 +95,14 @@ def write_polygons(landcover: LandcoverMap, path: Path, file_format: str) -> Non
         polygons.to_parquet(memory, index=False)
     else:
         _encode(polygons, memory, file_format, layer=path.stem)
-    # An interrupted QGIS may have left a journal, which SQLite would play back into the new database.
-    journals = [path.with_name(f"{path.name}{ending}") for ending in ("-wal", "-shm", "-journal")]
-    write_file(path, memory.getbuffer(), stale=journals if file_format == "gpkg" else ())
+    write_file(path, memory.getbuffer())
 
 
 def _encode(polygons: geopandas.GeoDataFrame, memory: io.BytesIO, file_format: str, layer: str) -> None:
+    """Write polygons to `memory` with GDAL."""
     options = {"RFC7946": "YES"} if file_format == "geojson" else {}
-    with warnings.catch_warnings():
-        # A map in pixel space has no CRS, which is known and said elsewhere.
+    with warnings.catch_warnings(), _fixed_date() if file_format == "gpkg" else nullcontext():
+        # A map in pixel space has no CRS, which is reported elsewhere.
         warnings.filterwarnings("ignore", "'crs' was not provided")
         polygons.to_file(
             memory,
@@ -107,8 +116,25 @@ def _encode(polygons: geopandas.GeoDataFrame, memory: io.BytesIO, file_format: s
         )
 
 
+@contextmanager
+def _fixed_date() -> Iterator[None]:
+    """Have GDAL write `_DATE` instead of today's date, unless the user chose another one.
+
+    The option holds for the whole process, hence the lock.
+    """
+    with _date_lock:
+        if pyogrio.get_gdal_config_option(_DATE_OPTION) is not None:
+            yield
+            return
+        pyogrio.set_gdal_config_options({_DATE_OPTION: _DATE})
+        try:
+            yield
+        finally:
+            pyogrio.set_gdal_config_options({_DATE_OPTION: None})
+
+
 def _label_regions(landcover: LandcoverMap) -> tuple[np.ndarray, np.ndarray]:
-    """Number the regions: labels (rows, cols) int32 with 0 = no data, and each label's class id."""
+    """Number the regions; returns labels (rows, cols) int32, 0 = no data, and the class id of each label."""
     labels = np.zeros(landcover.class_id.shape, dtype=np.int32)
     class_id = [np.zeros(1, dtype=np.uint8)]
     last = 0
@@ -132,7 +158,7 @@ def _trace(labels: np.ndarray, landcover: LandcoverMap) -> tuple[np.ndarray, np.
             ring_ends.append(len(points) // 2)
         polygon_ends.append(len(ring_ends) - 1)
         label.append(int(value))
-    # Corners are whole cells and the footprint ends within the last one, so limiting them clips exactly.
+    # Corners are whole cells and the footprint ends within the last one, so the minimum clips exactly.
     corners = np.minimum(np.asarray(points).reshape(-1, 2), landcover.footprint)
     transform = np.asarray(landcover.transform).reshape(3, 3)
     geometry = shapely.from_ragged_array(

@@ -1,4 +1,4 @@
-"""A picture of a map with its legend, for a README or a quick look without a GIS."""
+"""The preview: a picture of a map with its legend, for a report or a quick look without a GIS."""
 
 import io
 from pathlib import Path
@@ -13,11 +13,15 @@ from pipeline.maps.cog import rgb
 from pipeline.maps.landcover_map import LandcoverMap
 
 _MAP_INCHES = 7.0
+"""The longer side of the map."""
+
 _DPI = 120
 
 
 def write_preview(landcover: LandcoverMap, path: Path, title: str = "") -> None:
     """Write the classes as a PNG, cut to the scene's footprint, with names and shares in the legend.
+
+    `title` stands above the map.
 
     Raises:
         OutputError: the file cannot be written.
@@ -42,7 +46,7 @@ def write_preview(landcover: LandcoverMap, path: Path, title: str = "") -> None:
 
 
 def _legend(landcover: LandcoverMap) -> list[Patch]:
-    """Return an entry for each class that is there, the largest first."""
+    """Return a legend entry for each class in the map, the largest first."""
     colors = {entry.id: entry.color for entry in landcover.classes}
     present = [area for area in class_areas(landcover) if area.share_percent]
     present.sort(key=lambda area: area.hectares, reverse=True)

@@ -1,8 +1,8 @@
-"""`NAME_run.json`: what a map was made from and how, and whether it still is the one that is wanted."""
+"""`NAME_run.json`, the record of a run: what a map was made from and how, and whether it is up to date."""
 
 import json
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,30 +11,61 @@ from typing import Any
 from pipeline.maps.areas import ClassArea
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note
-from pipeline.scenes.gdal import without_query
-from pipeline.scenes.scene import Scene
 
 Record = dict[str, Any]
 
+RUN_ENDING = "_run.json"
+"""What follows the scene's name in the name of its record."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a record says of a run, beside its identity."""
+
+    scene: str
+    """The scene's path or address."""
+
+    notes: tuple[Note, ...]
+    """What was found or assumed."""
+
+    files: dict[str, str]
+    """The names of the map's files by kind."""
+
+    tiles: int
+    """How many tiles the network classified."""
+
+    shape: tuple[int, int]
+    """The map's cells: (rows, columns)."""
+
+    areas: tuple[ClassArea, ...]
+    """The area of each class."""
+
+    seconds: float
+    """How long it took."""
+
+    predictor: Record
+    """The device, precision and batch size of the network."""
+
 
 def record_path(output: Path, name: str) -> Path:
-    """Return where the record of the scene `name` lies."""
-    return output / f"{name}_run.json"
+    """Return the path of the record of the scene `name`."""
+    return output / f"{name}{RUN_ENDING}"
 
 
-def identity(scene: Scene, card: ModelCard, options: Record) -> Record:
-    """Return what makes a map this one and no other: the model, the input's files and the options."""
+def identity(card: ModelCard, source: Record, options: Record) -> Record:
+    """Return what decides a map: the model, the input's fingerprint `source` and the options."""
     return {
         "model": {"name": card.name, "digest": card.digest},
-        "input": fingerprint(scene),
+        "input": source,
         "options": json.loads(json.dumps(options, default=str)),
     }
 
 
 def earlier_run(output: Path, name: str, wanted: Record) -> tuple[Record | None, tuple[str, ...]]:
-    """Return the record in `output`, None if there is none, and what of it differs from `wanted`.
+    """Return the record of the scene `name` in `output`, None if there is none, and which keys differ.
 
-    One that cannot be understood, another version's, is empty and differs in `program`.
+    The keys are those of the identity `wanted`. A record that cannot be read, such as another version's,
+    is empty and differs in `program`.
     """
     path = record_path(output, name)
     if not path.is_file():
@@ -47,53 +78,30 @@ def earlier_run(output: Path, name: str, wanted: Record) -> tuple[Record | None,
 
 
 def areas_of(record: Record) -> tuple[ClassArea, ...]:
-    """Return the areas that a record holds."""
+    """Return the areas in a record."""
     return tuple(ClassArea(**area) for area in record["areas"])
 
 
-def make_record(
-    identity: Record,
-    scene: Scene,
-    *,
-    notes: tuple[Note, ...],
-    files: dict[str, str],
-    areas: tuple[ClassArea, ...],
-    counts: Record,
-    seconds: float,
-    predictor: Record,
-) -> Record:
-    """Return the record of a run: its identity and all that a reader of the map may want to know."""
+def make_record(identity: Record, run: Run) -> Record:
+    """Return the record of a run, as JSON has it."""
+    rows, columns = run.shape
     return {
         **identity,
-        "scene": without_query(scene.path),
-        "notes": [asdict(note) for note in notes],
-        "files": files,
-        **counts,
-        "areas": [asdict(area) for area in areas],
-        "seconds": round(seconds, 3),
-        "predictor": predictor,
+        "scene": run.scene,
+        "notes": [asdict(note) for note in run.notes],
+        "files": run.files,
+        "tiles": run.tiles,
+        "cells": {"rows": rows, "columns": columns},
+        "areas": [asdict(area) for area in run.areas],
+        "seconds": round(run.seconds, 3),
+        "predictor": run.predictor,
         "versions": _versions(),
-    }
-
-
-def fingerprint(scene: Scene) -> Record:
-    """Return what tells whether a scene is still the one it was.
-
-    Names, sizes and times of its files; the folder may be renamed. Of a remote scene only its address,
-    without what follows `?`: a signature is renewed, and a secret.
-    """
-    files = [(file.name, file.stat()) for file in scene.files]
-    if not files:
-        return {"path": without_query(scene.path)}
-    return {
-        "files": [
-            {"name": name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for name, stat in files
-        ]
     }
 
 
 @cache
 def _versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide a map."""
     versions = {"python": platform.python_version()}
     for package in ("landcover", "torch", "rasterio", "numpy"):
         try:

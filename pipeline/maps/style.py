@@ -1,7 +1,7 @@
-"""One QGIS style for both the raster and the polygons of a map.
+"""The QGIS style, one for both the raster and the polygons of a map.
 
 QGIS loads `NAME.qml` by itself when `NAME.tif`, `NAME.geojson`, `NAME.gpkg` or `NAME.fgb` is opened. From
-the same file a raster layer takes the `pipe`, a vector layer `renderer-v2`; each passes over the other's.
+the same file a raster layer reads the `pipe` and a vector layer `renderer-v2`; each ignores the other's.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,11 @@ from pipeline.files import write_file
 from pipeline.maps.cog import rgb
 from pipeline.model.card import LandCoverClass
 
-# A vector layer refuses a style made for another kind of geometry (QgsWkbTypes: 2 = polygon).
 _POLYGON_GEOMETRY = "2"
-# The QGIS this was seen to work with; newer ones convert the styles of older ones themselves.
+"""Polygons, in QgsWkbTypes: a vector layer refuses a style made for another kind of geometry."""
+
 _QGIS_VERSION = "3.22"
+"""The oldest QGIS that this was tested with; newer ones convert older styles themselves."""
 
 
 def write_style(classes: Sequence[LandCoverClass], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Many maps shown as one by GDAL, without copying a cell: a VRT with colours and names.
+"""Virtual rasters (VRT): GDAL shows many maps as one, coloured and named, without copying a cell.
 
 GDAL paints the sources in the order in which they are listed: where several have data, the last one is
 seen. https://gdal.org/drivers/raster/vrt.html
@@ -11,8 +11,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from pipeline.files import write_file
-from pipeline.maps.cog import category_names, rgb
-from pipeline.maps.landcover_map import NO_CLASS, NO_CONFIDENCE, LandcoverMap
+from pipeline.maps.cog import category_names, rgb, self_description
+from pipeline.maps.landcover_map import LandcoverMap
+from pipeline.maps.rules import NO_CLASS, NO_CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -20,24 +21,33 @@ class Source:
     """A raster of one uint8 band, and the cells of the VRT that it fills."""
 
     file: Path
+    """The raster."""
+
     row: int
+    """The row of the VRT in which its first row lies."""
+
     col: int
+    """The column of the VRT in which its first column lies."""
+
     rows: int
+    """Its height in cells."""
+
     cols: int
+    """Its width in cells."""
 
 
 def write_landcover_vrt(
     landcover: LandcoverMap, path: Path, sources: Sequence[Source], folder: Path, tags: Mapping[str, str]
 ) -> None:
-    """Write the classes as a VRT of `sources`; `landcover` gives grid, classes and what the map looks like.
+    """Write the classes as a VRT of `sources`; `landcover` gives the grid and the classes.
 
-    Paths are written relative to `folder`, where the VRT is going to lie, so that both can be moved
-    together. `tags` become its metadata.
+    Paths are written relative to `folder`, where the VRT is going to lie, so that the VRT and its sources
+    can be moved together. `tags` become its metadata.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    root, band = _start(landcover, NO_CLASS, "land cover", tags)
+    root, band = _start(landcover, NO_CLASS, "land cover", {**tags, **self_description(landcover)})
     ElementTree.SubElement(band, "ColorInterp").text = "Palette"
     colors = {entry.id: (*rgb(entry.color), 255) for entry in landcover.classes}
     names = category_names(landcover.classes)
@@ -53,7 +63,11 @@ def write_landcover_vrt(
 def write_confidence_vrt(
     landcover: LandcoverMap, path: Path, sources: Sequence[Source], folder: Path, tags: Mapping[str, str]
 ) -> None:
-    """Write the percentages as a VRT of `sources`, see `write_landcover_vrt`."""
+    """Write the confidence in percent as a VRT of `sources`, see `write_landcover_vrt`.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     root, band = _start(landcover, NO_CONFIDENCE, "probability of the chosen class in percent", tags)
     ElementTree.SubElement(band, "ColorInterp").text = "Gray"
     _finish(root, band, path, sources, folder, NO_CONFIDENCE)
@@ -86,13 +100,14 @@ def _finish(
     folder: Path,
     nodata: int,
 ) -> None:
+    """Add the sources and write the file."""
     for source in sources:
         element = ElementTree.SubElement(band, "ComplexSource")
         relative = Path(os.path.relpath(source.file.resolve(), folder.resolve())).as_posix()
         ElementTree.SubElement(element, "SourceFilename", relativeToVRT="1").text = relative
         ElementTree.SubElement(element, "SourceBand").text = "1"
         width, height = str(source.cols), str(source.rows)
-        # With these GDAL opens a source when it is looked at, not all of them at once.
+        # Knowing these, GDAL opens a source only when its cells are read, and not all sources at once.
         ElementTree.SubElement(
             element, "SourceProperties", RasterXSize=width, RasterYSize=height, DataType="Byte"
         )

@@ -111,15 +111,15 @@ class Predictor:
         transform: PixelTransform,
         expected_tiles: int,
         tta: bool = False,
-        fed: Callable[[], None] = lambda: None,
+        on_all_submitted: Callable[[], None] = lambda: None,
     ) -> "Iterator[tuple[TileBlock, np.ndarray]]":
         """Yield each block, in order, with the probabilities (k, classes) float32 of its tiles.
 
         `transform` turns the blocks' pixels into the model's training values. `expected_tiles`, how many
         tiles the scene has at most, decides whether compiling pays and how large batches are. `tta` is
         test-time augmentation: the mean over the tile's eight flips and rotations, at eight times the work.
-        `fed` is called once the device has all tiles: from then on another thread may have the next scene
-        predicted, so that no core is idle while the last batches of this one are computed.
+        `on_all_submitted` is called once the device has all tiles: from then on another thread may have the
+        next scene predicted, so that no core is idle while the last batches of this one are computed.
 
         Raises DeviceError if not even one tile fits into the device's memory, ModelError if the network's
         output doesn't fit its card or isn't a number.
@@ -138,7 +138,7 @@ class Predictor:
                 running.popleft().finish(self.precision)
             while results and results[0].missing == 0:
                 yield results.popleft().as_pair()
-        fed()
+        on_all_submitted()
         for batch in running:
             batch.finish(self.precision)
         for result in results:

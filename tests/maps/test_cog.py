@@ -7,7 +7,7 @@ import pytest
 import rasterio
 from rio_cogeo.cogeo import cog_validate
 
-from pipeline.maps.cog import write_confidence, write_landcover, write_probabilities
+from pipeline.maps.cog import write_confidence, write_landcover, write_names, write_probabilities
 from tests.support.maps import CLASSES, UTM33, make_map
 
 CHECKERED = [[0, 1, 2], [3, 3, 1]]
@@ -56,7 +56,7 @@ def test_the_map_carries_its_colours_and_its_model(tmp_path: Path) -> None:
 def test_the_side_file_names_and_counts_the_classes(tmp_path: Path) -> None:
     path = tmp_path / "scene_landcover.tif"
 
-    write_landcover(make_map(CHECKERED), path)
+    write_names(make_map(CHECKERED), path.with_name(f"{path.name}.aux.xml"))
 
     band = ElementTree.parse(f"{path}.aux.xml").find("PAMRasterBand")
     assert band is not None
@@ -67,11 +67,11 @@ def test_the_side_file_names_and_counts_the_classes(tmp_path: Path) -> None:
 
 
 def test_ids_with_gaps_keep_their_own_names(tmp_path: Path) -> None:
-    path = tmp_path / "scene_landcover.tif"
+    path = tmp_path / "scene_landcover.tif.aux.xml"
 
-    write_landcover(replace(make_map([[1, 3]]), classes=(CLASSES[0], CLASSES[2])), path)
+    write_names(replace(make_map([[1, 3]]), classes=(CLASSES[0], CLASSES[2])), path)
 
-    categories = [entry.text for entry in ElementTree.parse(f"{path}.aux.xml").iter("Category")]
+    categories = [entry.text for entry in ElementTree.parse(path).iter("Category")]
     assert categories == ["no data", "Forest", None, "River"]
 
 
@@ -100,16 +100,6 @@ def test_confidence_is_percent_and_its_overviews_leave_out_no_data(tmp_path: Pat
         assert source.read(1)[0, :4].tolist() == [255, 90, 255, 90]
     with rasterio.open(path, overview_level=0) as overview:
         assert np.unique(overview.read(1)).tolist() == [90]
-
-
-def test_statistics_of_an_earlier_confidence_do_not_survive(tmp_path: Path) -> None:
-    path = tmp_path / "scene_confidence.tif"
-    statistics = tmp_path / "scene_confidence.tif.aux.xml"
-    statistics.write_text("<PAMDataset/>")
-
-    write_confidence(make_map(CHECKERED), path)
-
-    assert not statistics.exists()
 
 
 def test_probabilities_have_a_named_band_a_class(tmp_path: Path) -> None:

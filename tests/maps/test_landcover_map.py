@@ -105,6 +105,21 @@ def test_an_unsure_cell_has_no_class_but_keeps_its_confidence():
     assert result.confidence.tolist() == [[59, 60]]
 
 
+def test_another_rule_decides_by_the_means_of_the_cells():
+    """A rule that never trusts the model's first class."""
+
+    def never_forest(mean):
+        others = mean[..., 1:]
+        return 1 + others.argmax(axis=-1), np.rint(100 * others.max(axis=-1)).astype(np.uint8)
+
+    grid = TileGrid(128, 64)
+    probabilities = np.float32([[[0.59, 0.41, 0], [0.4, 0.25, 0.35]]])
+    everything = np.ones((1, 2), bool)
+    result = build(grid, blocks_of(grid, probabilities, everything, everything, [1]), decide=never_forest)
+    assert result.class_id.tolist() == [[2, 7]]
+    assert result.confidence.tolist() == [[41, 35]]
+
+
 def first_block(grid):
     everything = np.ones((grid.tile_rows, grid.tile_cols), bool)
     probabilities = np.full((grid.tile_rows, grid.tile_cols, 3), 1 / 3, np.float32)

@@ -20,11 +20,12 @@ from rio_cogeo.cogeo import cog_validate
 import cli
 from pipeline.classify import classify_scene
 from pipeline.errors import OutputError, SceneError, UsageError
-from pipeline.maps import mosaic as mosaic_module
+from pipeline.maps import mosaic_grid
 from pipeline.maps.cog import write_confidence, write_landcover
 from pipeline.maps.finished import MapFile, find_maps
 from pipeline.maps.landcover_map import LandcoverMap
-from pipeline.maps.mosaic import common_grid, join_maps
+from pipeline.maps.mosaic import join_maps
+from pipeline.maps.mosaic_grid import common_grid
 from pipeline.options import ClassifyOptions, MosaicOptions
 from pipeline.scenes.synthetic import BANDS, make_scene
 from tests.support.maps import CLASSES, UTM33, make_map
@@ -382,7 +383,7 @@ def test_an_unfinished_map_is_left_out_and_named(tmp_path, caplog):
     put(tmp_path / "maps" / ".later.1234.part", "later", make_map([[3]], origin=at(2, 0)))
 
     assert [m.name for m in find_maps(tmp_path / "maps")] == ["done"]
-    assert "Left out" in caplog.text
+    assert "not finished" in caplog.text
     assert "sub/half." in caplog.text
     assert "later" not in caplog.text
 
@@ -481,7 +482,9 @@ def test_a_raster_that_is_no_map_is_named(tmp_path, write_raster):
     write_raster(np.ones((1, 2, 2), np.uint8), "maps/x_landcover.tif")
     (tmp_path / "maps" / "x_run.json").write_text("{}")
 
-    assert "does not say what its cells are" in refused(SceneError, tmp_path / "maps", tmp_path / "map.tif")
+    assert "lacks the tags that say what its cells are" in refused(
+        SceneError, tmp_path / "maps", tmp_path / "map.tif"
+    )
 
 
 def test_files_that_are_no_mosaics_are_not_replaced_unasked(tmp_path):
@@ -523,7 +526,7 @@ def test_nonsense_is_refused(tmp_path, monkeypatch):
     assert ".tif nor a .vrt" in refused(UsageError, tmp_path / "maps", tmp_path / "map.png")
     put(tmp_path / "maps", "a", make_map([[1]]))
     put(tmp_path / "maps", "b", make_map([[1]], origin=at(99, 99)))
-    monkeypatch.setattr(mosaic_module, "MAX_CELLS", 9_999)
+    monkeypatch.setattr(mosaic_grid, "MAX_CELLS", 9_999)
     assert "100 x 100 cells" in refused(UsageError, tmp_path / "maps", tmp_path / "map.tif")
 
 

@@ -1,5 +1,8 @@
 import json
+import sqlite3
+import time
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import geopandas
@@ -14,12 +17,8 @@ from rasterio.features import rasterize
 
 from pipeline.errors import OutputError
 from pipeline.maps.areas import class_areas
-from pipeline.maps.polygons import (
-    POLYGON_SUFFIXES,
-    landcover_polygons,
-    polygons_possible,
-    write_polygons,
-)
+from pipeline.maps.polygons import landcover_polygons, polygons_possible, write_polygons
+from pipeline.options import POLYGON_FORMATS
 from tests.support.maps import UTM33, make_map
 
 FIELDS = ["class_id", "class_name", "area_ha", "confidence", "geometry"]
@@ -83,9 +82,9 @@ def test_polygons_end_where_the_scene_ends() -> None:
     assert landcover_polygons(landcover).total_bounds.tolist() == [400_000, 5_399_040, 400_800, 5_400_000]
 
 
-@pytest.mark.parametrize("file_format", POLYGON_SUFFIXES)
+@pytest.mark.parametrize("file_format", POLYGON_FORMATS)
 def test_every_format_has_the_same_features(tmp_path: Path, file_format: str) -> None:
-    path = tmp_path / f"scene_landcover{POLYGON_SUFFIXES[file_format]}"
+    path = tmp_path / f"scene_landcover.{file_format}"
 
     write_polygons(make_map([[1, 2], [3, 3]], confidence=85), path, file_format)
 
@@ -99,9 +98,9 @@ def test_every_format_has_the_same_features(tmp_path: Path, file_format: str) ->
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.parametrize("file_format", POLYGON_SUFFIXES)
+@pytest.mark.parametrize("file_format", POLYGON_FORMATS)
 def test_a_map_without_data_is_a_valid_file_without_features(tmp_path: Path, file_format: str) -> None:
-    path = tmp_path / f"scene_landcover{POLYGON_SUFFIXES[file_format]}"
+    path = tmp_path / f"scene_landcover.{file_format}"
 
     write_polygons(make_map([[0, 0]]), path, file_format)
 
@@ -181,11 +180,25 @@ def test_pixel_space_cannot_be_geojson(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_journal_left_by_another_program_is_not_played_into_the_new_database(tmp_path: Path) -> None:
-    path = tmp_path / "scene_landcover.gpkg"
-    journal = tmp_path / "scene_landcover.gpkg-wal"
-    journal.write_bytes(b"old")
+@pytest.mark.parametrize("file_format", POLYGON_FORMATS)
+def test_the_same_map_gives_the_same_bytes_later(tmp_path: Path, file_format: str) -> None:
+    first, second = tmp_path / "1" / f"map.{file_format}", tmp_path / "2" / f"map.{file_format}"
+    for path in (first, second):
+        path.parent.mkdir()
+        write_polygons(make_map([[1, 2], [3, 3]]), path, file_format)
+        time.sleep(1.1)  # a GeoPackage holds the time of its last change
 
-    write_polygons(make_map([[1, 2]]), path, "gpkg")
+    assert first.read_bytes() == second.read_bytes()
 
-    assert not journal.exists()
+
+def test_the_date_that_a_user_chooses_for_a_geopackage_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OGR_CURRENT_DATE", "2024-05-06T07:08:09.000Z")
+
+    write_polygons(make_map([[1]]), tmp_path / "map.gpkg", "gpkg")
+
+    with closing(sqlite3.connect(tmp_path / "map.gpkg")) as database:
+        assert database.execute("select last_change from gpkg_contents").fetchall() == [
+            ("2024-05-06T07:08:09.000Z",)
+        ]

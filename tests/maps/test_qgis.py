@@ -20,12 +20,11 @@ from rasterio.warp import transform_bounds
 
 from pipeline.classify import classify_scene
 from pipeline.maps.mosaic import join_maps
-from pipeline.maps.polygons import POLYGON_SUFFIXES
-from pipeline.options import ClassifyOptions, MosaicOptions
+from pipeline.options import POLYGON_FORMATS, ClassifyOptions, MosaicOptions
 from pipeline.scenes.synthetic import write_scene
 
 QGIS_PYTHON = "/usr/bin/python3"  # QGIS's bindings belong to the system's Python, not to ours
-QGIS_VIEW = Path(__file__).with_name("qgis_view.py")
+QGIS_VIEW = Path(__file__).parents[1] / "support" / "qgis_view.py"
 
 SIZE, EPSG = 640, "EPSG:32633"
 WEST, NORTH = 399_960.0, 5_400_000.0
@@ -67,7 +66,7 @@ def files(tmp_path_factory, light_predictor) -> dict[str, Path]:
     write_scene(scene, SIZE, origin=(WEST, NORTH))
     write_scene(east, SIZE, seed=8, origin=(EAST_BOUNDS[0], NORTH))
     files = {}
-    for kind in POLYGON_SUFFIXES:
+    for kind in POLYGON_FORMATS:
         output = folder / "maps" / kind
         options = ClassifyOptions(polygons=kind, probabilities=True)
         written = classify_scene(str(scene), output, light_predictor, options).files
@@ -144,7 +143,7 @@ def open_in_qgis(seen: dict[str, dict], name: str) -> dict:
 
 RASTERS = ["landcover", "confidence", "probabilities"]
 MOSAICS = ["landcover.tif", "confidence.tif", "landcover.vrt", "confidence.vrt"]
-POLYGONS = [f"{whose}'s {kind}" for whose in ("scene", "mosaic") for kind in POLYGON_SUFFIXES]
+POLYGONS = [f"{whose}'s {kind}" for whose in ("scene", "mosaic") for kind in POLYGON_FORMATS]
 
 
 @pytest.mark.parametrize(

@@ -344,7 +344,7 @@ def test_a_small_scene_runs_as_it_would_have_before_a_large_one_was_compiled(mon
 
 
 def test_the_next_scene_may_follow_while_the_last_batches_are_computed():
-    """What `fed` promises: scenes given by two threads come back each as if it had been alone."""
+    """Scenes that several threads submit in turn come back each as if it had been alone."""
     predictor = float32_predictor(batch_size=4)
     scenes = [list(blocks_of(3, 9, 0, 2 + i)) for i in range(8)]
     turns = [threading.Event() for _ in range(len(scenes) + 1)]
@@ -353,7 +353,9 @@ def test_the_next_scene_may_follow_while_the_last_batches_are_computed():
     def classify(i):
         turns[i].wait(30)
         expected = sum(len(block.index) for block in scenes[i])
-        return list(predictor.predict(iter(scenes[i]), TRANSFORM, expected, fed=turns[i + 1].set))
+        return list(
+            predictor.predict(iter(scenes[i]), TRANSFORM, expected, on_all_submitted=turns[i + 1].set)
+        )
 
     with ThreadPoolExecutor(3) as pool:
         for scene, pairs in zip(scenes, pool.map(classify, range(len(scenes))), strict=True):
@@ -372,7 +374,7 @@ def test_fed_is_called_when_all_tiles_are_taken_and_before_the_last_result():
 
     predictor = float32_predictor(batch_size=4)
     fed = lambda: at_fed.append((len(taken), len(results)))  # noqa: E731
-    for pair in predictor.predict(blocks(), TRANSFORM, 12, fed=fed):
+    for pair in predictor.predict(blocks(), TRANSFORM, 12, on_all_submitted=fed):
         results.append(pair)
     ((blocks_taken, results_given),) = at_fed
     assert blocks_taken == 3

@@ -1,0 +1,34 @@
+"""Which class a cell shows, in a map and where maps overlap."""
+
+import numpy as np
+
+from pipeline.maps.rules import decide, surer
+
+
+def test_the_most_probable_class_is_chosen_and_the_first_of_equals():
+    mean = np.array([[[0.2, 0.7, 0.1], [0.4, 0.2, 0.4]]])
+
+    index, confidence = decide(mean)
+
+    assert index.tolist() == [[1, 0]]
+    assert confidence.tolist() == [[70, 40]]
+    assert confidence.dtype == np.uint8
+
+
+def test_a_class_beats_an_unsure_cell_which_beats_no_data():
+    class_id = np.array([1, 0, 0], np.uint8)
+    confidence = np.array([1, 99, 255], np.uint8)
+
+    beats = surer(class_id[:, None], confidence[:, None], class_id, confidence)
+
+    assert beats.tolist() == [[False, True, True], [False, False, True], [False, False, False]]
+
+
+def test_of_two_classes_the_more_confident_one_is_surer_and_a_draw_is_not():
+    class_id, one = np.array([1, 2, 3], np.uint8), np.uint8(1)
+
+    assert surer(class_id, np.array([71, 70, 69], np.uint8), one, np.uint8(70)).tolist() == [
+        True,
+        False,
+        False,
+    ]
