@@ -46,7 +46,7 @@ class LazyCommand(click.Command):
         """Build the arguments, then import and run the work."""
         values = dict(ctx.params)
         debug = values.pop("debug")
-        built = {name: build(kind, values) for name, kind in self.builds.items()}
+        built: dict[str, Any] = {name: build(kind, values) for name, kind in self.builds.items()}
         return load(RUNNER)(self, {**values, **built}, debug=debug)
 
     def load_work(self) -> Callable[..., None]:
