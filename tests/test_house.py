@@ -33,9 +33,6 @@ FLOORS = (
     {"cli"},
 )
 
-# Modules that load no PyTorch, since everybody imports them or since they must start at once.
-WITHOUT_TORCH = ("options", "model.card", "batch.run", "app.server", "commands.batch", "commands.app")
-
 # A GPU server for training may have none of these.
 NOT_FOR_TRAINING = (
     *("rasterio", "geopandas", "shapely", "pyproj", "pyogrio", "affine", "pyarrow"),
@@ -188,9 +185,14 @@ def test_only_the_public_api_stands_in_an_init():
 
 def test_plain_modules_and_scenes_load_no_torch():
     scenes = [name for name in MODULES if room(name) == "scenes"]
-    loaded = load([*scenes, *(f"pipeline.{name}" for name in WITHOUT_TORCH)])
+    loaded = load(["pipeline.options", "pipeline.model.card", *scenes])
     assert "pipeline.scenes.scene" in loaded
     assert not loaded & NETWORK
+
+
+def test_batch_and_app_start_without_torch_and_gdal():
+    """Their workers and threads load what is heavy, when all else is ready."""
+    load(["pipeline.commands.batch", "pipeline.commands.app"], absent=("torch", "rasterio"))
 
 
 def test_training_needs_nothing_of_scenes():

@@ -23,6 +23,7 @@ COUNTS = {DONE: "done", SKIPPED: "done before", FAILED: "failed", INTERRUPTED: "
 def batch(
     sources: tuple[str, ...],
     output: Path,
+    *,
     model: str,
     options: ClassifyOptions,
     predictor_options: PredictorOptions,
