@@ -24,6 +24,9 @@ SAFE_RESOLUTIONS = (10, 20, 60)
 POLYGON_FORMATS = ("geojson", "gpkg", "fgb", "parquet")
 NO_POLYGONS = "none"
 
+SPLIT_METHODS = ("auto", "files", "random", "location")
+"""How validation tiles may be chosen, see `pipeline.training.splits`."""
+
 MIN_STRIDE = 8
 """Pixels. Below, a map has more cells than it has to say."""
 

@@ -77,18 +77,3 @@ def test_every_picture_and_file_that_the_readme_shows_exists():
     assert linked
     for name in linked:
         assert (ROOT / name).is_file(), name
-
-
-def test_training_needs_nothing_of_scenes():
-    """It runs on GPU servers that have neither rasterio nor geopandas, nor what is optional."""
-    import subprocess
-    import sys
-
-    script = (
-        "import sys\n"
-        "for name in ('rasterio', 'geopandas', 'shapely', 'pyproj', 'pyogrio', 'affine', 'pyarrow',\n"
-        "             'pydantic', 'tensorboard'):\n"
-        "    sys.modules[name] = None\n"
-        "import pipeline.training.train, pipeline.training.evaluate, pipeline.training.report\n"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

@@ -14,11 +14,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
 from pipeline.errors import TrainingError
+from pipeline.options import SPLIT_METHODS
 from pipeline.training.dataset import TIFFS, UnreadableTileError, find_tiles, open_tile, tile_folder
 
 log = logging.getLogger(__name__)
 
-METHODS = ("auto", "files", "random", "location")
 SPLIT_FILES = ("split-train.txt", "split-val.txt")
 
 BLOCK_KM = 20  # far more than a tile's 640 m, so that few tiles lie at the edge of a block
@@ -52,8 +52,8 @@ def split_tiles(
     tile has no georeference to go by, or there are too few blocks; a class has a single tile, or would be in
     one part only.
     """
-    if method not in METHODS:
-        raise TrainingError(f"`split` is '{method}'; known are {', '.join(METHODS)}.")
+    if method not in SPLIT_METHODS:
+        raise TrainingError(f"`split` is '{method}'; known are {', '.join(SPLIT_METHODS)}.")
     if not 0 < validation_share < 1:
         raise TrainingError(f"validation_share must lie between 0 and 1, not be {validation_share:g}.")
     if method == "files" or (method == "auto" and _split_files(folder)):

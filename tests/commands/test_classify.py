@@ -1,4 +1,4 @@
-"""The command as a user types it: help, exit statuses, one clear sentence for each mistake."""
+"""`landcover classify`: maps, exit statuses, one clear sentence for each mistake."""
 
 import json
 import os
@@ -10,66 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from click.testing import CliRunner, Result
 from rasterio.transform import from_origin
 from rasterio.warp import transform as transform_points
 
 import cli
-from tests.support.tiles import TINY_RECIPE, make_tiles
-
-LIGHT = ["--model", "eurosat-rgb-mobilenetv2"]
+from tests.support.command import LIGHT, fails, landcover
 
 
-def landcover(*arguments: object) -> Result:
-    result = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result
-
-
-def fails(status: int, *arguments: object) -> str:
-    """Run a command that must fail, and return its one-sentence message."""
-    result = landcover(*arguments)
-    assert result.exit_code == status, result.output
-    assert "Traceback" not in result.output
-    (message,) = [line for line in result.stderr.splitlines() if line.lower().startswith("error:")]
-    return message
-
-
-@pytest.fixture
-def scene(write_raster) -> Path:
-    pixels = np.random.default_rng(0).integers(300, 2500, (3, 128, 192)).astype(np.uint16)
-    return write_raster(pixels, descriptions=("B04", "B03", "B02"), tags={"PROCESSING_LEVEL": "Level-1C"})
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        [],
-        ["classify"],
-        ["info"],
-        ["batch"],
-        ["mosaic"],
-        ["train"],
-        ["evaluate"],
-        ["model"],
-        ["model", "list"],
-        ["model", "show"],
-    ],
-)
-def test_every_command_has_help(command):
-    result = landcover(*command, "--help")
-    assert result.exit_code == 0
-    assert "Usage:" in result.output
-
-
-def test_help_answers_without_importing_what_is_heavy():
-    script = "import sys; from cli import main; main(['classify', '--help'], standalone_mode=False);"
-    script += "print([m for m in ('torch', 'rasterio', 'geopandas') if m in sys.modules])"
-    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert output.strip().endswith("[]")
-
-
-def test_classify_writes_a_map_and_says_where(scene, tmp_path):
+def test_classify_writes_a_map_and_prints_where(scene, tmp_path):
     result = landcover("classify", scene, "-o", tmp_path / "maps", *LIGHT)
     assert result.exit_code == 0
     assert f"map: {tmp_path / 'maps' / 'scene_landcover.tif'}" in result.output
@@ -121,7 +69,7 @@ def test_a_card_that_does_not_fit_its_weights(scene, tmp_path, light):
     assert "does not fit" in fails(2, "classify", scene, "-o", tmp_path / "maps", "--model", folder)
 
 
-def test_cuda_asked_for_and_absent(scene, tmp_path):
+def test_cuda_is_asked_for_but_absent(scene, tmp_path):
     import torch
 
     if torch.cuda.is_available():
@@ -135,13 +83,18 @@ def test_stride_out_of_range(scene, tmp_path, stride):
 
 
 @pytest.mark.parametrize("bands", ["red", "red=²", "red=0", "red=1,red=2", "1,2,3"])
-def test_bands_that_cannot_be_meant(scene, tmp_path, bands):
+def test_bands_that_make_no_sense(scene, tmp_path, bands):
     assert "bands" in fails(2, "classify", scene, "-o", tmp_path / "maps", *LIGHT, "--bands", bands)
 
 
-def test_a_band_that_the_file_has_not(scene, tmp_path):
+def test_a_band_that_the_file_lacks(scene, tmp_path):
     message = fails(2, "classify", scene, "-o", tmp_path / "maps", *LIGHT, "--bands", "red=9,green=2,blue=3")
     assert "red=9" in message
+
+
+def test_scene_without_the_bands_of_the_model(write_raster, tmp_path):
+    two = write_raster(np.ones((2, 64, 64), np.uint16), transform=from_origin(0, 0, 10, 10))
+    assert "needs 3: B04, B03, B02" in fails(1, "classify", two, "-o", tmp_path / "maps", *LIGHT)
 
 
 def test_wrong_use_for_one_scene_does_not_stop_the_others(scene, write_raster, tmp_path):
@@ -193,7 +146,7 @@ def test_a_full_disk_fails_with_one_sentence(scene, tmp_path):
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_pixel_space_without_crs_needs_to_be_asked_for(write_raster, tmp_path):
+def test_pixel_space_must_be_asked_for(write_raster, tmp_path):
     pixels = np.full((3, 128, 128), 1000, np.uint16)
     scene = write_raster(pixels, crs=None, transform=None, descriptions=("B04", "B03", "B02"))
     assert "--assume-gsd" in fails(1, "classify", scene, "-o", tmp_path / "maps", *LIGHT)
@@ -204,43 +157,12 @@ def test_pixel_space_without_crs_needs_to_be_asked_for(write_raster, tmp_path):
         assert raster.shape == (2, 2)
 
 
-def test_info_says_what_is_assumed_and_why(scene):
-    text = landcover("info", scene, *LIGHT).output
-    assert "192x128 pixels of 10 m" in text
-    assert "EPSG:32633" in text
-    assert "B04 B03 B02" in text
-    assert "6 (2 rows x 3 columns)" in text
-    assert "Level-1C" in text
-    facts = json.loads(landcover("info", scene, *LIGHT, "--json").output)
-    assert facts["notes"]
-
-
-def test_models_are_listed_and_shown(light):
-    assert "eurosat-rgb-mobilenetv2" in landcover("model", "list").output
-    shown = landcover("model", "show", "eurosat-rgb-mobilenetv2").output
-    for text in ("AnnualCrop", "64x64", "B04 B03 B02", light.card.digest):
-        assert text in shown
-    assert json.loads(landcover("model", "show", "eurosat-rgb-mobilenetv2", "--json").output)[
-        "mlm:architecture"
-    ]
-
-
-def test_debug_shows_where_and_changes_nothing_else(scene, tmp_path):
+def test_debug_shows_the_traceback_and_changes_nothing_else(scene, tmp_path):
     absent = tmp_path / "absent.tif"
     result = landcover("classify", absent, scene, "-o", tmp_path / "maps", *LIGHT, "--debug")
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
     assert (tmp_path / "maps" / "scene_run.json").is_file()
-
-
-def test_a_bug_is_told_without_a_traceback(scene, monkeypatch):
-    def stumble(*args, **kwargs):
-        raise ZeroDivisionError("of all things")
-
-    monkeypatch.setattr("pipeline.classify.describe_scene", stumble)
-    message = fails(1, "info", scene, *LIGHT)
-    assert "unexpected ZeroDivisionError" in message
-    assert "--debug" in message
 
 
 def test_the_demo_shows_several_classes_with_the_default_model(tmp_path):
@@ -313,7 +235,7 @@ WATER, FOREST, RESIDENTIAL = (9, 10), (2,), (8,)
         ("boadella_l2a_20200118_cloud", "red=4,green=3,blue=2", {}),
     ],
 )
-def test_the_shipped_model_finds_what_is_to_be_seen(scenes, tmp_path, name, bands, places):
+def test_the_shipped_model_finds_what_the_eye_sees(scenes, tmp_path, name, bands, places):
     """Places, as (column, row, classes that are right), were looked up in the scenes by eye."""
     scene = scenes / f"{name}.tif"
     result = landcover("classify", scene, "-o", tmp_path, "--stride", 16, "--bands", bands)
@@ -327,7 +249,7 @@ def test_the_shipped_model_finds_what_is_to_be_seen(scenes, tmp_path, name, band
 
 
 @pytest.mark.slow
-def test_a_safe_product_is_mapped_with_its_clouds_left_out(scenes, tmp_path):
+def test_a_safe_product_is_mapped_without_its_clouds(scenes, tmp_path):
     safe = next((scenes / "safe").iterdir())
     assert "--safe-resolution 60" in fails(1, "classify", safe, "-o", tmp_path, *LIGHT)
     result = landcover("classify", safe, "-o", tmp_path, *LIGHT, "--safe-resolution", 60)
@@ -336,74 +258,3 @@ def test_a_safe_product_is_mapped_with_its_clouds_left_out(scenes, tmp_path):
         assert raster.crs.to_epsg() == 32629
         assert raster.shape == (172, 172)
         assert 0 < (raster.read(1) == 0).mean() < 1
-
-
-def test_offset_is_a_number_or_auto(scene, tmp_path):
-    assert "offset" in fails(2, "info", scene, *LIGHT, "--offset", "many")
-    assert landcover("info", scene, *LIGHT, "--offset", "-1000").exit_code == 0
-
-
-def test_scene_without_the_bands_of_the_model(write_raster, tmp_path):
-    two = write_raster(np.ones((2, 64, 64), np.uint16), transform=from_origin(0, 0, 10, 10))
-    assert "needs 3: B04, B03, B02" in fails(1, "classify", two, "-o", tmp_path / "maps", *LIGHT)
-
-
-# ---- training ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def recipe(tmp_path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY_RECIPE)
-    return path
-
-
-def test_a_run_that_is_there_is_replaced_only_if_that_is_asked_for(recipe, tmp_path):
-    """Also: a recipe shorter than the usual warm-up needs no warm-up of its own."""
-    train = ["train", "--data", make_tiles(tmp_path / "tiles"), "--config", recipe, "-o", tmp_path / "run"]
-    assert landcover(*train).exit_code == 0
-    before = (tmp_path / "run" / "card.json").read_bytes()
-    message = fails(2, *train)
-    assert "--resume" in message
-    assert "--overwrite" in message
-    assert (tmp_path / "run" / "card.json").read_bytes() == before
-    assert landcover(*train, "--resume").exit_code == 0
-    assert "give one of them" in fails(2, *train, "--resume", "--overwrite")
-    recipe.write_text(TINY_RECIPE + "seed: 5\n")
-    assert landcover(*train, "--overwrite").exit_code == 0
-    assert (tmp_path / "run" / "card.json").read_bytes() != before
-
-
-def test_training_goes_where_it_is_told(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    train = ["train", "--data", make_tiles(tmp_path / "tiles"), "--config", recipe, "-o", tmp_path / "run"]
-    assert "no CUDA device" in fails(2, *train, "--device", "cuda:1")
-    assert not (tmp_path / "run" / "card.json").exists()
-    assert landcover(*train, "--device", "cpu").exit_code == 0
-
-
-def test_ctrl_c_says_how_to_go_on(recipe, tmp_path, monkeypatch):
-    def interrupted(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("pipeline.training.train.train", interrupted)
-    data = make_tiles(tmp_path / "tiles")
-    result = landcover("train", "--data", data, "--config", recipe, "-o", tmp_path / "run")
-    assert result.exit_code == 130
-    assert "--resume" in result.stderr
-
-
-def test_an_unreadable_tile_names_the_option_that_leaves_it_out(recipe, tmp_path):
-    data = make_tiles(tmp_path / "tiles")
-    (data / "Forest" / "Forest_3.png").write_bytes(b"broken")
-    train = ["train", "--data", data, "--config", recipe, "-o", tmp_path / "run"]
-    message = fails(1, *train)
-    assert "Forest_3.png" in message
-    assert "--skip-unreadable" in message
-
-
-def test_a_picture_is_no_list_of_names(tmp_path):
-    data = make_tiles(tmp_path / "tiles")
-    picture = data / "Forest" / "Forest_3.png"
-    message = fails(1, "evaluate", "--data", data, "--names", picture, *LIGHT)
-    assert "Forest_3.png cannot be read as a list of tiles" in message

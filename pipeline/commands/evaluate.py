@@ -1,0 +1,75 @@
+"""`landcover evaluate`: a model measured on labelled tiles. Needs no GDAL: GPU servers may lack it."""
+
+import json
+import logging
+from pathlib import Path
+
+import click
+
+from pipeline.commands.printing import print_scores
+from pipeline.errors import UsageError
+from pipeline.model.bundle import Bundle, load_bundle
+from pipeline.model.predictor import Predictor
+from pipeline.options import PredictorOptions
+from pipeline.training.dataset import TileSet, load_tiles
+from pipeline.training.evaluate import evaluate_with, measure_tta
+from pipeline.training.history import HISTORY
+from pipeline.training.report import Measurements, report_json, write_report
+from pipeline.training.robustness import measure_outliers, measure_robustness
+from pipeline.training.splits import SPLIT_FILES, count_trained_on, known_split, read_names
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    data: Path,
+    model: str,
+    names: Path | None,
+    output: Path | None,
+    *,
+    tta: bool,
+    robustness: bool,
+    raw_tiles: Path | None,
+    skip_unreadable: bool,
+    predictor_options: PredictorOptions,
+    as_json: bool,
+) -> None:
+    """Measure a model on tiles, print its scores, and write its report if asked to."""
+    if raw_tiles and not robustness:
+        raise UsageError("--raw-tiles is used by --robustness only: give that too.")
+    bundle = load_bundle(model)
+    predictor = Predictor(bundle.load_network(), bundle.card, predictor_options)
+    wanted = read_names(names) if names else None
+    tiles = load_tiles(data, wanted, bands=bundle.card.bands, skip_unreadable=skip_unreadable)
+    raw = None
+    if raw_tiles:
+        raw = load_tiles(raw_tiles, bands=bundle.card.bands, skip_unreadable=skip_unreadable)
+    warn_if_trained_on(bundle, tiles)
+    evaluation = evaluate_with(predictor, tiles)
+    measurements = Measurements(
+        tta=measure_tta(predictor, tiles) if tta else None,
+        robustness=measure_robustness(predictor, tiles, evaluation, raw) if robustness else (),
+        outliers=measure_outliers(predictor, tiles) if robustness else (),
+    )
+    if output is not None:
+        history = bundle.path / HISTORY
+        there = history if history.is_file() else None
+        write_report(output, there, evaluation, tiles, bundle.card, measurements)
+    report = report_json(evaluation, bundle.card, measurements)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        print_scores(report)
+
+
+def warn_if_trained_on(bundle: Bundle, tiles: TileSet) -> None:
+    """Warn if the model was trained on some of the tiles, and name those that it was not trained on."""
+    split = known_split(bundle.path)
+    if split and (seen := count_trained_on(tiles.names, split)):
+        log.warning(
+            "The model was trained on %d of the %d tiles, so it looks better than it is: measure it with "
+            "--names %s.",
+            seen,
+            len(tiles),
+            bundle.path / SPLIT_FILES[1],
+        )
