@@ -1,4 +1,4 @@
-"""Photographs the app with a scene's map: how `app.png` was made.
+"""Takes the screenshot `app.png`: the app with the map of a scene.
 
 Needs Chromium, and Playwright (`pip install playwright`):
 
@@ -14,18 +14,18 @@ from playwright.sync_api import sync_playwright
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 WINDOW = {"width": 1160, "height": 1000}
 STRIDE = "16"
-POINTER = 0.44, 0.375  # of the map's width and height: the river
-MINUTES = 5
+POINTER = 0.44, 0.375  # fractions of the map's width and height: the river
+TIMEOUT = 5 * 60_000  # milliseconds
 
 
-def photograph(address: str, scene: str, picture: str) -> None:
-    """Let the app at `address` classify a scene, point at a cell and save the map's panel as a PNG."""
+def take_screenshot(address: str, scene: str, picture: str) -> None:
+    """Classify a scene in the app at `address`, point at a cell, and save the map's panel as a PNG."""
     with sync_playwright() as driver:
         browser = next(filter(None, map(shutil.which, BROWSERS)))
         page = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"]).new_page(
             viewport=WINDOW
         )
-        page.set_default_timeout(MINUTES * 60_000)
+        page.set_default_timeout(TIMEOUT)
         page.goto(f"{address}/#scene")
         page.set_input_files("#scene-file", scene)
         page.select_option("#scene-stride", STRIDE)
@@ -39,4 +39,4 @@ def photograph(address: str, scene: str, picture: str) -> None:
 
 
 if __name__ == "__main__":
-    photograph(*sys.argv[1:])
+    take_screenshot(*sys.argv[1:])

@@ -1,6 +1,6 @@
-"""Examples to begin with, made by our own code: tiles cut from the made-up scene, and that scene itself.
+"""Examples to start with, drawn by our own code: tiles of the synthetic scene, and that scene itself.
 
-`python -m pipeline.app.examples` draws the tiles that ship anew.
+`python -m pipeline.app.examples` draws the tiles that ship again.
 """
 
 import sys
@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from pipeline.scenes.synthetic import BANDS, Cover, SyntheticScene, make_scene, write_scene
@@ -15,7 +16,7 @@ from pipeline.values import DIGITAL_NUMBERS, EUROSAT_RGB_SCALING, NATURAL_COLOR
 
 FOLDER = Path(__file__).with_name("static") / "examples"
 TILE = 64
-# Of herbs and orchards the made-up landscape has no tile that is as plain as these.
+# The synthetic scene has no equally clear tile of herbaceous vegetation or permanent crops.
 SHOWN = (
     *(Cover.FOREST, Cover.SEA_LAKE, Cover.ANNUAL_CROP, Cover.RESIDENTIAL),
     *(Cover.INDUSTRIAL, Cover.RIVER, Cover.PASTURE, Cover.HIGHWAY),
@@ -23,51 +24,51 @@ SHOWN = (
 
 
 def example_files() -> list[Path]:
-    """Return the tiles that ship, in the order to show them; they are named after their class."""
+    """Return the tiles that ship, named after their classes, in the order to show them."""
     return [FOLDER / f"{class_name(cover)}.jpg" for cover in SHOWN]
 
 
 def class_name(cover: Cover) -> str:
-    """Return EuroSAT's name of a cover: AnnualCrop."""
+    """Return EuroSAT's name of a cover, such as AnnualCrop."""
     return "".join(word.capitalize() for word in cover.name.split("_"))
 
 
 def draw_tiles(folder: Path = FOLDER) -> None:
-    """Write a tile of each class shown, as EuroSAT's are: JPEG, reflectance 0-0.275 as 1-255."""
+    """Write a tile of each class shown, in EuroSAT's format: JPEG, reflectance 0-0.275 as 1-255."""
     scene = make_scene()
     folder.mkdir(parents=True, exist_ok=True)
     for cover in SHOWN:
         tile = _purest(scene, cover)[[BANDS.index(band) for band in NATURAL_COLOR]]
         values = EUROSAT_RGB_SCALING.to_value(tile / DIGITAL_NUMBERS).clip(*EUROSAT_RGB_SCALING.values)
-        colours = np.rint(values).astype(np.uint8)
-        picture = Image.fromarray(np.moveaxis(colours, 0, -1))
+        colors = np.rint(values).astype(np.uint8)
+        picture = Image.fromarray(np.moveaxis(colors, 0, -1))
         picture.save(folder / f"{class_name(cover)}.jpg", quality=92, subsampling=0)
 
 
-def _purest(scene: SyntheticScene, cover: Cover) -> np.ndarray:
-    """Return the pixels (B, 64, 64) of the tile with most of a cover; of several, one of middling variety."""
-    rows, columns = (length // TILE for length in scene.truth.shape)
-    places = [
-        np.s_[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
-        for row, column in np.ndindex(rows, columns)
+def _purest(scene: SyntheticScene, cover: Cover) -> npt.NDArray[np.uint16]:
+    """Return the tile (B, 64, 64) with the largest share of a cover; among equals, the median in variety."""
+    rows, cols = (length // TILE for length in scene.truth.shape)
+    windows = [
+        np.s_[row * TILE : (row + 1) * TILE, col * TILE : (col + 1) * TILE]
+        for row, col in np.ndindex(rows, cols)
     ]
-    share = [float((scene.truth[place] == cover).mean()) for place in places]
+    share = [float((scene.truth[window] == cover).mean()) for window in windows]
     purest = [
-        scene.pixels[:, *place] for place, part in zip(places, share, strict=True) if part == max(share)
+        scene.pixels[:, *window] for window, part in zip(windows, share, strict=True) if part == max(share)
     ]
     return sorted(purest, key=lambda tile: float(tile.std(axis=(1, 2)).sum()))[len(purest) // 2]
 
 
 class DemoScene:
-    """The made-up scene, drawn when somebody first asks for it and then everybody's."""
+    """The synthetic scene, drawn on the first request and then shared by all sessions."""
 
-    def __init__(self, folder: Path, size: int = 1600):
+    def __init__(self, folder: Path, size: int = 1600) -> None:
         self.folder = folder
         self._size = size
         self._lock = threading.Lock()
 
     def file(self) -> Path:
-        """Return the scene's file; takes seconds the first time."""
+        """Return the scene's file; takes some seconds the first time."""
         path = self.folder / "demo.tif"
         with self._lock:
             if not path.exists():

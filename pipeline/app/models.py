@@ -1,4 +1,4 @@
-"""The models that visitors may choose from, each loaded when it is first needed."""
+"""The models that the page offers, each loaded when it is first needed."""
 
 import threading
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ Use = Literal["images", "scenes"]
 
 
 @dataclass
-class _Place:
-    """Where a predictor stands once it is made; whoever comes first makes it."""
+class _Slot:
+    """A predictor that is made by the first thread to need it."""
 
     predictor: Predictor | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -24,36 +24,36 @@ class _Place:
 class Models:
     """The bundles that ship and the one that the app was started with, which is `default`.
 
-    A predictor does one thing at a time, so there are two of each model: single images need not wait until
-    a scene is done. Raises ModelError if there is no model `name_or_path`.
+    A predictor does one thing at a time, so each model has two: a single image need not wait for a scene to
+    finish. Raises ModelError if there is no model `name_or_path`.
     """
 
-    def __init__(self, name_or_path: str):
+    def __init__(self, name_or_path: str) -> None:
         chosen = load_bundle(name_or_path)
         self._bundles: dict[str, Bundle] = {name: load_bundle(name) for name in list_bundles()}
         self.default = chosen.card.name
         if self.default in self._bundles and Path(self._bundles[self.default].path) != chosen.path:
             self.default = f"{chosen.card.name} ({chosen.path.resolve().name})"
         self._bundles[self.default] = chosen
-        self._places = {(name, use): _Place() for name in self._bundles for use in ("images", "scenes")}
+        self._slots = {(name, use): _Slot() for name in self._bundles for use in ("images", "scenes")}
 
     def card(self, name: str) -> ModelCard:
-        """Return a model's card; UsageError for a model that is not offered."""
+        """Return a model's card; raises UsageError for a model that is not offered."""
         if name not in self._bundles:
             raise UsageError(f"There is no model {name}: choose one of {', '.join(self._bundles)}.")
         return self._bundles[name].card
 
     def predictor(self, name: str, use: Use) -> Predictor:
-        """Return a model ready to be used; raises ModelError if its weights cannot be loaded."""
+        """Return a model that is ready for use; raises ModelError if its weights cannot be loaded."""
         card = self.card(name)
-        place = self._places[name, use]
-        with place.lock:
-            if place.predictor is None:
-                place.predictor = Predictor(self._bundles[name].load_network(), card)
-            return place.predictor
+        slot = self._slots[name, use]
+        with slot.lock:
+            if slot.predictor is None:
+                slot.predictor = Predictor(self._bundles[name].load_network(), card)
+            return slot.predictor
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return what the page says of each model, the default first."""
+        """Return what the page needs to know about each model, the default first."""
         names = sorted(self._bundles, key=lambda name: (name != self.default, name))
         return [{"name": name, **_describe(self._bundles[name].card)} for name in names]
 

@@ -1,4 +1,4 @@
-"""Pixels as pictures that a browser shows."""
+"""Pixels as pictures that a browser can show."""
 
 import base64
 import io
@@ -17,35 +17,44 @@ from pipeline.model.card import ModelCard
 from pipeline.scenes.gdal import GDAL_OPTIONS, open_raster
 from pipeline.scenes.rasters import BandLayer, OpenLayer
 from pipeline.scenes.scene import Scene, SceneReader
-from pipeline.values import NATURAL_COLOR
+from pipeline.values import EUROSAT_RGB_SCALING, NATURAL_COLOR
 
-LONGEST_SIDE = 1_600  # pixels of a scene's picture: sharp on a large screen, less than a megabyte
-STRIP = 512  # rows of a scene that are read at a time
+LONGEST_SIDE = 1_600
+"""Pixels of a scene's picture: sharp on a large screen, less than a megabyte."""
+
+STRIP = 512
+"""Rows of a scene that are read at a time."""
 
 
 def scene_picture(scene: Scene, card: ModelCard, longest: int = LONGEST_SIDE) -> bytes:
-    """Return a picture (WebP) of a whole scene as the model sees it.
+    """Return a picture (WebP) of a whole scene as the model sees it, its longest side `longest` at most.
 
-    Invalid pixels are transparent; masks (clouds) are not applied, since one wants to see what lies there.
-    The scene is never held in memory as a whole. Raises SceneError if a file is damaged.
+    Invalid pixels are transparent. Masks (clouds) are not applied, so that one can see what they hide. The
+    scene is never in memory as a whole.
+
+    Raises:
+        SceneError: a file is damaged.
     """
     shrink = min(1.0, longest / max(scene.width, scene.height))
     height, width = (max(1, round(length * shrink)) for length in (scene.height, scene.width))
-    thin = _read_overviews if shrink < 1 and all(map(_has_overviews, scene.layers)) else _read_means
-    pixels, valid = thin(replace(scene, masks=()), height, width)
-    colours = in_colours(scene.pixel_transform.apply(pixels), card)
-    picture = Image.fromarray(np.dstack([colours, np.where(valid, 255, 0).astype(np.uint8)]))
+    read = _read_overviews if shrink < 1 and all(map(_has_overviews, scene.layers)) else _read_means
+    pixels, valid = read(replace(scene, masks=()), height, width)
+    colors = natural_color(scene.pixel_transform.apply(pixels), card)
+    picture = Image.fromarray(np.dstack([colors, np.where(valid, 255, 0).astype(np.uint8)]))
     memory = io.BytesIO()
     picture.save(memory, "WEBP", quality=88)
     return memory.getvalue()
 
 
 def _read_means(scene: Scene, height: int, width: int) -> tuple[npt.NDArray, npt.NDArray[np.bool_]]:
-    """Return pixels (B, height, width), each the mean of the valid ones below it, and where there are any."""
+    """Return pixels (B, height, width) and where they are valid, (height, width) bool.
+
+    Each is the mean of the scene's valid pixels in it, and valid if there is one.
+    """
     means = np.empty((len(scene.bands), height, width), np.float32)
     found = np.empty((height, width), bool)
     rows = np.arange(height + 1) * scene.height // height
-    columns = np.arange(width) * scene.width // width
+    cols = np.arange(width) * scene.width // width
     step = max(1, STRIP * height // scene.height)
     with scene.open() as reader:
         for first in range(0, height, step):
@@ -53,21 +62,21 @@ def _read_means(scene: Scene, height: int, width: int) -> tuple[npt.NDArray, npt
             top = int(rows[first])
             pixels, valid = reader.read(top, 0, int(rows[last]) - top, scene.width)
             starts = rows[first:last] - top
-            count = _sum_blocks(valid, starts, columns)
-            total = _sum_blocks(pixels if valid.all() else np.where(valid, pixels, 0), starts, columns)
+            count = _sum_blocks(valid, starts, cols)
+            total = _sum_blocks(pixels if valid.all() else np.where(valid, pixels, 0), starts, cols)
             means[:, first:last] = total / np.maximum(count, 1)
             found[first:last] = count > 0
     return means, found
 
 
-def _sum_blocks(values: npt.NDArray, rows: npt.NDArray, columns: npt.NDArray) -> npt.NDArray:
-    """Return the sums of the blocks of (..., H, W) that begin at these rows and columns."""
-    sums = np.add.reduceat(values, columns, axis=-1, dtype=np.float32)
+def _sum_blocks(values: npt.NDArray, rows: npt.NDArray, cols: npt.NDArray) -> npt.NDArray:
+    """Return the sums of blocks of (..., H, W) that start at these rows and columns."""
+    sums = np.add.reduceat(values, cols, axis=-1, dtype=np.float32)
     return np.add.reduceat(sums, rows, axis=-2)
 
 
 def _has_overviews(layer: BandLayer) -> bool:
-    """Tell whether a file that is read as it is stored holds itself smaller, too."""
+    """Return whether a layer is read without resampling from a file that has overviews."""
     if layer.resampling is not None:
         return False
     with open_raster(layer.path) as dataset:
@@ -75,7 +84,7 @@ def _has_overviews(layer: BandLayer) -> bool:
 
 
 def _read_overviews(scene: Scene, height: int, width: int) -> tuple[npt.NDArray, npt.NDArray[np.bool_]]:
-    """Return what `_read_means` does, from the files' overviews."""
+    """Return the same as `_read_means`, from the files' overviews."""
     with rasterio.Env(**GDAL_OPTIONS), ExitStack() as stack:
         layers = []
         for layer in scene.layers:
@@ -95,39 +104,39 @@ def _read_overviews(scene: Scene, height: int, width: int) -> tuple[npt.NDArray,
 
 
 class _Overview:
-    """A dataset that seems to be as small as its picture; any window is all of it."""
+    """Stands in for a dataset at the size of the picture; it always reads the whole, whatever the window."""
 
-    def __init__(self, dataset: DatasetReader, height: int, width: int):
+    def __init__(self, dataset: DatasetReader, height: int, width: int) -> None:
         self._dataset = dataset
         self._shape = height, width
 
     def read(self, indexes: int | list[int], window: Window) -> npt.NDArray:
-        """Return the mean of the pixels that each one here spans."""
+        """Return each pixel as the mean of those it covers."""
         return self._dataset.read(indexes, out_shape=self._shape_of(indexes), resampling=Resampling.average)
 
     def read_masks(self, indexes: list[int], window: Window) -> npt.NDArray:
-        """Return the mask at each pixel's middle."""
+        """Return the mask at the center of each pixel."""
         return self._dataset.read_masks(indexes, out_shape=self._shape_of(indexes))
 
     def _shape_of(self, indexes: int | list[int]) -> tuple[int, ...]:
         return self._shape if isinstance(indexes, int) else (len(indexes), *self._shape)
 
 
-def in_colours(values: npt.NDArray, card: ModelCard) -> npt.NDArray[np.uint8]:
+def natural_color(values: npt.NDArray, card: ModelCard) -> npt.NDArray[np.uint8]:
     """Return (H, W, 3) uint8 for training values (B, H, W): natural colours, else the first band in grey."""
     low, high = card.scaling.values
     if set(NATURAL_COLOR) <= set(card.bands):
         values = values[[card.bands.index(band) for band in NATURAL_COLOR]]
     else:
         values = np.repeat(values[:1], 3, axis=0)
-    if (low, high) != (1, 255):  # other than a picture's own values
+    if card.scaling.values != EUROSAT_RGB_SCALING.values:  # those are shown as they are
         values = (values - low) * (255 / (high - low))
     return np.moveaxis(np.rint(np.clip(values, 0, 255)).astype(np.uint8), 0, -1)
 
 
-def as_address(colours: npt.NDArray[np.uint8], longest: int | None = None) -> str:
-    """Return (H, W, 3) uint8 as a PNG that stands in its own address; shrunk to `longest` pixels if given."""
-    picture = Image.fromarray(colours)
+def data_url(colors: npt.NDArray[np.uint8], longest: int | None = None) -> str:
+    """Return (H, W, 3) uint8 as a PNG in a data URL, shrunk to `longest` pixels if that is given."""
+    picture = Image.fromarray(colors)
     if longest:
         picture.thumbnail((longest, longest), Image.Resampling.BOX, reducing_gap=None)
     memory = io.BytesIO()

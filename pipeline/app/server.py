@@ -1,7 +1,7 @@
-"""The app's web server: up in a moment, while what is heavy (torch, GDAL, the model) loads behind it.
+"""The app's web server: it answers at once, while torch, GDAL and the model load in the background.
 
-Only what a page needs to show itself is here. All else is asked of `api`, which is imported in the
-background; requests that come before it is there wait for it.
+Only the page and its state are served from here. Everything else is forwarded to `api`, which is imported in
+the background; requests that come earlier wait for it.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from pipeline.app.guard import Guard
-from pipeline.app.visitors import Visitors
+from pipeline.app.security import SecurityMiddleware
+from pipeline.app.sessions import Sessions
 from pipeline.errors import UsageError
 from pipeline.options import AppOptions
 
@@ -36,50 +36,56 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).with_name("static")
-SWEEP_EVERY = 60.0  # seconds
-LAST_WORDS = 3  # seconds that requests have to come to an end when the server is told to
+
+EXPIRY_INTERVAL = 60.0
+"""Seconds between two looks for expired sessions."""
+
+SHUTDOWN_SECONDS = 3
+"""How long requests may take to finish once the server is told to stop."""
 
 
 def serve(options: AppOptions, on_address: Callable[[str], None]) -> None:
-    """Serve the app until the process is told to end; `on_address` is called once it can be visited.
+    """Serve the app until the process is told to stop; `on_address` is called once it can be opened.
 
-    Raises UsageError if the address cannot be had, ModelError if the model cannot be loaded.
+    Raises:
+        UsageError: the server cannot listen at the address.
+        ModelError: the model cannot be loaded.
     """
     server = AppServer(options)
     on_address(server.address)
-    with suppress(KeyboardInterrupt):  # how a server is ended that runs in a terminal
+    with suppress(KeyboardInterrupt):  # Ctrl-C is the normal way to stop it
         server.run()
 
 
 class AppServer:
-    """The app at its address. Raises UsageError if that cannot be had."""
+    """The app at its address. Raises UsageError if it cannot listen there."""
 
-    def __init__(self, options: AppOptions):
+    def __init__(self, options: AppOptions) -> None:
         self._listener = _listen(options)
         port = self._listener.getsockname()[1]
         name = f"[{options.host}]" if ":" in options.host else options.host
         self.address = f"http://{name}:{port}"
-        self._house = House(options, port, on_failure=self.stop)
+        self._state = AppState(options, port, on_failure=self.stop)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._house.app,
+                self._state.app,
                 log_config=None,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=LAST_WORDS,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
         )
 
     def run(self) -> None:
-        """Serve until `stop` or a signal; raises what kept the app from being loaded."""
+        """Serve until `stop` is called or a signal comes; raises the error if the app could not be loaded."""
         with self._listener:
             self._server.run(sockets=[self._listener])
-        if self._house.failure:
-            raise self._house.failure
+        if self._state.failure:
+            raise self._state.failure
 
     def stop(self) -> None:
-        """Let `run` come to its end; may be called from any thread."""
+        """Make `run` return; may be called from any thread."""
         self._server.should_exit = True
 
 
@@ -89,88 +95,91 @@ def _listen(options: AppOptions) -> socket.socket:
         return socket.create_server((options.host, options.port), family=family)
     except (OSError, OverflowError) as error:
         raise UsageError(
-            f"Port {options.port} of {options.host} cannot be had ({error}): choose another with `port`."
+            f"The app cannot listen at port {options.port} of {options.host} ({error}): choose another with "
+            "`port`."
         ) from error
 
 
-class House:
-    """The app and what belongs to it while it runs: the visitors, their files, the part that is loading."""
+class AppState:
+    """The web application while it runs: its sessions, their files, and the API that is loading."""
 
-    def __init__(self, options: AppOptions, port: int, on_failure: Callable[[], None] = lambda: None):
-        self.options = options
-        # Cookies are the host's, whatever the port: two apps on one machine must not share theirs.
-        self.cookie = f"landcover_{port}"
+    def __init__(self, options: AppOptions, port: int, on_failure: Callable[[], None]) -> None:
         self.failure: Exception | None = None
+        self._options = options
+        # Browsers send a cookie to every port of a host: two apps on one machine must not share theirs.
+        self._cookie = f"landcover_{port}"
         self._on_failure = on_failure
         self._api: Api | None = None
-        self._ready = asyncio.Event()
+        self._loaded = asyncio.Event()
         self.app = Starlette(
             routes=[
                 Route("/", self._page),
-                Route("/api/state", self._state),
-                Mount("/static", _Static(directory=STATIC)),
-                Mount("/", self._later),
+                Route("/api/state", self._describe),
+                Mount("/static", _StaticFiles(directory=STATIC)),
+                Mount("/", self._forward),
             ],
-            middleware=[Middleware(Guard, host=options.host)],
-            exception_handlers={HTTPException: _say},
+            middleware=[Middleware(SecurityMiddleware, host=options.host)],
+            exception_handlers={HTTPException: _answer_error},
             lifespan=self._lifespan,
         )
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        # Under its real name: messages are cleaned of it, and GDAL sees through links.
+        # Resolved, because GDAL resolves links, and messages are cleaned of this path.
         folder = Path(tempfile.mkdtemp(prefix="landcover-app-")).resolve()
-        self.visitors = Visitors(folder)
+        self._sessions = Sessions(folder)
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._load, args=(loop, folder), name="load", daemon=True).start()
-        sweeping = asyncio.create_task(self._sweep())
+        expiry = asyncio.create_task(self._remove_expired())
         try:
             yield
         finally:
-            sweeping.cancel()
+            expiry.cancel()
             if self._api:
                 await asyncio.to_thread(self._api.close)
-            self.visitors.close()
+            self._sessions.close()
             shutil.rmtree(folder, ignore_errors=True)
 
     def _load(self, loop: asyncio.AbstractEventLoop, folder: Path) -> None:
-        """Make the rest of the app, in a thread of its own."""
+        """Load the API, in a thread of its own."""
         try:
+            # Imported here because torch and GDAL take seconds to import, and the page is to open at once.
             from pipeline.app.api import Api
 
-            self._api = Api(self.options, folder, self.cookie, self.visitors)
+            self._api = Api(self._options, folder, self._cookie, self._sessions)
         except Exception as error:
             self.failure = error
             self._on_failure()
-        with suppress(RuntimeError):  # the server has ended meanwhile
-            loop.call_soon_threadsafe(self._ready.set)
+        with suppress(RuntimeError):  # the server has stopped in the meantime
+            loop.call_soon_threadsafe(self._loaded.set)
 
-    async def _sweep(self) -> None:
+    async def _remove_expired(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_EVERY)
-            self.visitors.sweep()
+            await asyncio.sleep(EXPIRY_INTERVAL)
+            self._sessions.remove_expired()
 
     async def _page(self, request: Request) -> Response:
         response = FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-store"})
-        if self.visitors.find(request.cookies.get(self.cookie)) is None:
-            token = self.visitors.welcome().token
-            response.set_cookie(self.cookie, token, httponly=True, samesite="lax")
+        if self._sessions.find(request.cookies.get(self._cookie)) is None:
+            token = self._sessions.create().token
+            response.set_cookie(self._cookie, token, httponly=True, samesite="lax")
         return response
 
-    async def _state(self, _: Request) -> Response:
-        """Say at once whether the rest is there, and what can be chosen."""
-        found = {"ready": True, **self._api.state()} if self._api else {"ready": False}
-        return JSONResponse(found, headers={"Cache-Control": "no-store"})
+    async def _describe(self, _: Request) -> Response:
+        """Say at once whether the API is loaded and, if so, what the page can offer."""
+        state = {"ready": True, **self._api.state()} if self._api else {"ready": False}
+        return JSONResponse(state, headers={"Cache-Control": "no-store"})
 
-    async def _later(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._ready.wait()
+    async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request to the API once it is loaded."""
+        await self._loaded.wait()
         if self._api is None:
             raise HTTPException(503, "The model could not be loaded.")
         await self._api.app(scope, receive, send)
 
 
-class _Static(StaticFiles):
-    """The page's own files, asked for anew after an update."""
+class _StaticFiles(StaticFiles):
+    """The page's own files; browsers ask whether they have changed."""
 
     def file_response(self, *args: object, **kwargs: object) -> Response:
         response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
@@ -178,6 +187,6 @@ class _Static(StaticFiles):
         return response
 
 
-async def _say(_: Request, error: Exception) -> Response:
+async def _answer_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)

@@ -1,28 +1,32 @@
-"""The app, running in a thread of the test's own process, and visitors who come to it."""
+"""The app, running in a thread of the test's own process, and browsers without a screen."""
 
+import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-LIGHT = "eurosat-rgb-mobilenetv2"
-SOON = 60.0  # seconds; the machines that run this are small and busy
-
-httpx = pytest.importorskip("httpx", reason="needs the extra [app]: make app-test")
+pytest.importorskip("httpx", reason="needs the extra [app]: make app-test")
 pytest.importorskip("starlette", reason="needs the extra [app]: make app-test")
 pytest.importorskip("uvicorn", reason="needs the extra [app]: make app-test")
 
+import httpx
+
+from pipeline.app.server import AppServer
+from pipeline.options import AppOptions
+
+LIGHT = "eurosat-rgb-mobilenetv2"
+TIMEOUT = 60.0  # seconds: the machines that run this are small and busy
+MAX_UPLOAD = 8 * 2**20
+
 
 @contextmanager
-def running_app(root: Path | None = None, max_upload: int = 50 * 2**20) -> Iterator[str]:
-    """Give the address of an app that is ready; it is ended in the end."""
-    from pipeline.app.server import AppServer
-    from pipeline.options import AppOptions
-
+def running_app(root: Path | None = None, max_upload: int = MAX_UPLOAD) -> Iterator[str]:
+    """Yield the address of an app that is ready; it is stopped in the end."""
     server = AppServer(AppOptions(LIGHT, port=0, root=root, max_upload=max_upload))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -34,50 +38,71 @@ def running_app(root: Path | None = None, max_upload: int = 50 * 2**20) -> Itera
         thread.join()
 
 
-def wait_until(true: Any) -> Any:
-    """Return what a function gives once that is true."""
-    deadline = time.monotonic() + SOON
+def wait_until(condition: Callable[[], Any]) -> Any:
+    """Return what a function returns once that is true."""
+    deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        if found := true():
-            return found
+        if result := condition():
+            return result
         time.sleep(0.05)
-    raise AssertionError("it did not come true")
+    raise AssertionError("the condition did not become true in time")
 
 
-class Visitor:
-    """A browser without a screen: it has a cookie, and asks for JSON."""
+class Browser:
+    """A browser without a screen: it has a session's cookie, and sends and receives JSON."""
 
-    def __init__(self, address: str):
-        self.http = httpx.Client(base_url=address, timeout=SOON)
+    def __init__(self, address: str) -> None:
+        self.http = httpx.Client(base_url=address, timeout=TIMEOUT)
         assert self.http.get("/").status_code == 200
 
-    def ask(self, method: str, path: str, status: int = 200, **request: Any) -> Any:
-        """Return the answer's JSON; the status must be the one given."""
-        response = self.http.request(method, path, **request)
+    def request(self, method: str, path: str, status: int = 200, **arguments: Any) -> Any:
+        """Return the answer's JSON; the status must be the given one."""
+        response = self.http.request(method, path, **arguments)
         assert response.status_code == status, response.text
         return response.json()
 
-    def send(self, *files: Path) -> str:
-        """Send files as a scene; returns its key."""
-        key = self.ask("POST", "/api/scenes", json={})["key"]
+    def classify_image(self, content: bytes, name: str = "a.png", status: int = 200, **settings: Any) -> Any:
+        """Classify an image."""
+        params = {"name": name, "request": json.dumps(settings)}
+        return self.request("POST", "/api/image", status, params=params, content=content)
+
+    def add_scene(self, **content: Any) -> str:
+        """Add a scene, by default one without files; returns its key."""
+        return self.request("POST", "/api/scenes", json=content)["key"]
+
+    def upload(self, *files: Path) -> str:
+        """Upload files as one scene; returns its key."""
+        key = self.add_scene()
         for file in files:
-            self.ask("PUT", f"/api/scenes/{key}/files/{file.name}", content=file.read_bytes())
+            self.request("PUT", f"/api/scenes/{key}/files/{file.name}", content=file.read_bytes())
         return key
 
-    def look(self, key: str, status: int = 200, **wishes: Any) -> Any:
+    def describe(self, key: str, status: int = 200, **settings: Any) -> Any:
         """Have a scene described."""
-        return self.ask("POST", f"/api/scenes/{key}/look", status, json=wishes)
+        return self.request("POST", f"/api/scenes/{key}/describe", status, json=settings)
 
-    def classify(self, key: str, **wishes: Any) -> Any:
+    def start(self, key: str, status: int = 200, **settings: Any) -> Any:
+        """Start classifying a scene; returns the run's status."""
+        return self.request("POST", f"/api/scenes/{key}/run", status, json=settings)
+
+    def status(self, key: str) -> Any:
+        """Return the status of a scene's run."""
+        return self.request("GET", f"/api/scenes/{key}/run")
+
+    def cancel(self, key: str) -> Any:
+        """Cancel a scene's run; returns its status."""
+        return self.request("DELETE", f"/api/scenes/{key}/run")
+
+    def classify(self, key: str, **settings: Any) -> Any:
         """Classify a scene to the end; returns the run's last status."""
-        self.ask("POST", f"/api/scenes/{key}/run", json=wishes)
-        return self.end_of(key)
+        self.start(key, **settings)
+        return self.wait_for_end(key)
 
-    def end_of(self, key: str) -> Any:
-        """Wait for the end of a run."""
+    def wait_for_end(self, key: str) -> Any:
+        """Wait until a run is finished; returns its last status."""
 
-        def status() -> Any:
-            run = self.ask("GET", f"/api/scenes/{key}/run")
+        def finished() -> Any:
+            run = self.status(key)
             return run if run["state"] in ("done", "failed", "cancelled") else None
 
-        return wait_until(status)
+        return wait_until(finished)

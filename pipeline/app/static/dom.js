@@ -1,6 +1,6 @@
-// Elements and requests: the two things that every part of the page does.
+// Elements, requests and number formats, which every part of the page uses.
 
-/** Make an element: properties are set, `class`, `data-…`, `aria-…` and `role` as attributes; text is only ever text. */
+/** Make an element: properties are set, `class`, `data-…`, `aria-…` and `role` as attributes; text is never HTML. */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -14,24 +14,24 @@ export function make(tag, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** What the server, or the network, says went wrong. */
-export class Refused extends Error {
+/** A request that failed, with a sentence for the user. */
+export class RequestError extends Error {
   constructor(message, status) {
     super(message);
     this.status = status;
   }
 }
 
-/** Ask the server; gives the parsed JSON, or the response itself for anything else. */
-export async function ask(url, options = {}) {
+/** Send a request; returns the parsed JSON, or the response itself for anything else. */
+export async function request(url, options = {}) {
   let response;
   try {
     response = await fetch(url, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused("The server does not answer: is it still running?", 0);
+    throw new RequestError("The server does not answer. Is it still running?", 0);
   }
-  if (!response.ok) throw new Refused(await reason(response), response.status);
+  if (!response.ok) throw new RequestError(await reason(response), response.status);
   const isJson = (response.headers.get("Content-Type") || "").startsWith("application/json");
   return isJson ? response.json() : response;
 }
@@ -40,46 +40,46 @@ async function reason(response) {
   try {
     return (await response.json()).error;
   } catch {
-    return `The server could not do that (${response.status}).`;
+    return `The request failed (${response.status}).`;
   }
 }
 
-/** Send wishes as JSON. */
-export const tell = (url, content, method = "POST") =>
-  ask(url, { method, body: JSON.stringify(content), headers: { "Content-Type": "application/json" } });
+/** Send a JSON object. */
+export const postJson = (url, content) =>
+  request(url, { method: "POST", body: JSON.stringify(content), headers: { "Content-Type": "application/json" } });
 
-/** Send a file; `onProgress` is told the sent fraction. `fetch` cannot say how far an upload is. */
-export function send(url, file, { method = "PUT", onProgress = () => {}, signal } = {}) {
+/** Upload a file; `onProgress` gets the fraction that is sent, which `fetch` cannot report. */
+export function upload(url, file, { method = "PUT", onProgress = () => {}, signal } = {}) {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open(method, url);
-    request.responseType = "json";
-    request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
-    request.onload = () =>
-      request.status < 400
-        ? resolve(request.response)
-        : reject(new Refused(request.response?.error || `The server refused the file (${request.status}).`, request.status));
-    request.onerror = () => reject(new Refused("The file could not be sent: is the server still running?", 0));
-    request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
-    signal?.addEventListener("abort", () => request.abort());
-    request.send(file);
+    const xhr = new XMLHttpRequest();
+    xhr.open(method, url);
+    xhr.responseType = "json";
+    xhr.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    xhr.onload = () =>
+      xhr.status < 400
+        ? resolve(xhr.response)
+        : reject(new RequestError(xhr.response?.error || `The server refused the file (${xhr.status}).`, xhr.status));
+    xhr.onerror = () => reject(new RequestError("The file could not be uploaded. Is the server still running?", 0));
+    xhr.onabort = () => reject(new DOMException("cancelled", "AbortError"));
+    signal?.addEventListener("abort", () => xhr.abort());
+    xhr.send(file);
   });
 }
 
-/** Show a message in its place, or none. */
-export function say(place, text, kind = "bad") {
+/** Show a message in its place, or hide it. */
+export function showMessage(place, text, kind = "bad") {
   place.hidden = !text;
   place.textContent = text || "";
   place.className = `message ${kind}`;
 }
 
-/** Let files be dropped on an element, as well as chosen. */
-export function takeFiles(zone, input, onFiles) {
+/** Accept files that are chosen, or dropped on an element. */
+export function acceptFiles(zone, input, onFiles) {
   input.addEventListener("change", () => {
     if (input.files.length) onFiles([...input.files]);
-    input.value = ""; // the same file again is a choice, too
+    input.value = ""; // so that the same file can be chosen again
   });
-  let depth = 0; // entering a child leaves its parent
+  let depth = 0; // entering a child also leaves its parent
   const mark = (change) => {
     depth = Math.max(0, depth + change);
     zone.classList.toggle("over", depth > 0);
@@ -95,7 +95,8 @@ export function takeFiles(zone, input, onFiles) {
   });
 }
 
-export function notesInto(list, notes) {
+/** Show notes, warnings first. */
+export function showNotes(list, notes) {
   const ordered = [...notes].sort((a, b) => (a.level === "info") - (b.level === "info"));
   list.replaceChildren(...ordered.map((note) =>
     make("li", { class: note.level },
@@ -103,12 +104,12 @@ export function notesInto(list, notes) {
       note.text)));
 }
 
-/** A fraction as a length in a style. */
-export const share = (fraction) => `${100 * fraction}%`;
+/** A fraction as a length in CSS. */
+export const cssPercent = (fraction) => `${100 * fraction}%`;
 export const percent = (fraction, digits = 0) => `${(100 * fraction).toFixed(digits)} %`;
 export const probability = (value) => (value > 0.995 ? "> 99 %" : percent(value, value < 0.1 ? 1 : 0));
-/** A class's name that may be broken between its words. */
-export const named = (name) => name.split(/(?<=[a-z])(?=[A-Z])/).flatMap((word, i) => (i ? [make("wbr"), word] : [word]));
+/** A class's name that may break between its words. */
+export const breakableName = (name) => name.split(/(?<=[a-z])(?=[A-Z])/).flatMap((word, i) => (i ? [make("wbr"), word] : [word]));
 export const hectares = (value) => value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 });
 
 export function bytes(count) {

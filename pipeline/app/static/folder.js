@@ -1,6 +1,6 @@
-// The folder that the server was started with: scenes to classify, finished maps, reports of batches.
+// The folder view: scenes to classify, finished maps and reports of batches in the served folder.
 
-import { ask, byId, bytes, make, say } from "./dom.js";
+import { byId, bytes, make, request, showMessage } from "./dom.js";
 import { mapPanel } from "./map.js";
 
 export function folderView(app) {
@@ -14,15 +14,15 @@ export function folderView(app) {
   async function open(path) {
     if (path === here) return;
     here = path;
-    say(message, "");
+    showMessage(message, "");
     map.hide();
     report.replaceChildren();
     try {
-      const listing = await ask(`/api/folder?${new URLSearchParams({ path })}`);
+      const listing = await request(`/api/folder?${new URLSearchParams({ path })}`);
       if (path === here) show(listing);
     } catch (error) {
       list.replaceChildren();
-      say(message, error.message);
+      showMessage(message, error.message);
     }
   }
 
@@ -39,14 +39,14 @@ export function folderView(app) {
     const entry = (kind, control, detail = "") => make("li", { class: kind }, control, make("span", { class: "soft", textContent: detail }));
     const empty = !(listing.folders.length + listing.scenes.length + listing.maps.length) && !listing.report;
     list.replaceChildren(
-      ...(listing.report ? [make("button", { type: "button", class: "button primary", textContent: "Show the batch’s report", onclick: () => showReport(listing.report) })] : []),
+      ...(listing.report ? [make("button", { type: "button", class: "button primary", textContent: "Show the report of the batch", onclick: () => showReport(listing.report) })] : []),
       ...group("Maps", listing.maps.map(({ name, path }) => entry("a-map", make("button", { type: "button", textContent: name, onclick: (event) => showMap(name, path, event.currentTarget) })))),
       ...group("Folders", listing.folders.map((name) => entry("a-folder", make("a", { href: address(join(listing.path, name)), textContent: name })))),
       ...group("Scenes", [
         ...(listing.is_scene && listing.scenes.length > 1 ? [entry("a-scene", make("button", { type: "button", textContent: "All bands in this folder, as one scene", onclick: () => toScene(listing.path) }))] : []),
         ...listing.scenes.map(({ name, path, bytes: size }) => entry("a-scene", make("button", { type: "button", textContent: name, onclick: () => toScene(path) }), size === null ? "" : bytes(size))),
       ]),
-      empty ? make("p", { class: "soft", textContent: "There is no scene, no map and no folder here." }) : "",
+      empty ? make("p", { class: "soft", textContent: "There are no scenes, maps or folders here." }) : "",
       listing.left_out ? make("p", { class: "soft", textContent: `and ${listing.left_out.toLocaleString("en")} more, not listed` }) : "");
   }
 
@@ -59,15 +59,14 @@ export function folderView(app) {
     for (const other of list.querySelectorAll("[aria-current]")) other.removeAttribute("aria-current");
     button.setAttribute("aria-current", "true");
     report.replaceChildren();
-    say(message, "");
+    showMessage(message, "");
     const query = new URLSearchParams({ path }).toString();
     try {
-      const showing = map.showMap(name, query, `/api/map-picture?${query}`);
-      await showing;
+      await map.showMap(name, query, `/api/map-picture?${query}`);
       map.panel.scrollIntoView({ block: "nearest", behavior: "smooth" });
     } catch (error) {
       map.hide();
-      say(message, error.message);
+      showMessage(message, error.message);
     }
   }
 
@@ -75,9 +74,9 @@ export function folderView(app) {
     map.hide();
     const url = `/files/${path.split("/").map(encodeURIComponent).join("/")}`;
     const frame = make("iframe", { src: url, title: "Report of the batch" });
-    frame.setAttribute("sandbox", "allow-downloads"); // it was written by a program, maybe not by ours
+    frame.setAttribute("sandbox", "allow-downloads"); // its author is not known
     report.replaceChildren(
-      make("p", {}, make("a", { href: url, target: "_blank", rel: "noopener", textContent: "Open the report on a page of its own" })),
+      make("p", {}, make("a", { href: url, target: "_blank", rel: "noopener", textContent: "Open the report in a new tab" })),
       frame);
   }
 

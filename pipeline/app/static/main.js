@@ -1,13 +1,15 @@
-// The page: waits for the server, shows one of its views, and knows which model was chosen.
+// The page: waits for the server, shows the view that the address names, and holds the chosen model.
 
-import { ask, byId, make, percent, say } from "./dom.js";
+import { byId, make, percent, request, showMessage } from "./dom.js";
 import { folderView } from "./folder.js";
 import { imageView } from "./image.js";
 import { sceneView } from "./scene.js";
 
 const model = byId("model");
+let setLoaded;
 const app = {
   state: null,
+  loaded: new Promise((resolve) => (setLoaded = resolve)),
   model: () => model.value,
   card: () => app.state.models.find((entry) => entry.name === model.value),
 };
@@ -17,7 +19,7 @@ app.folder = folderView(app);
 
 /** Show the view that the address names: #image, #scene, #scene/key, #folder, #folder/path. */
 function route() {
-  if (location.hash === "#main") return; // the way past the header
+  if (location.hash === "#main") return; // the link that skips the header
   const [, name, rest] = location.hash.match(/^#(\w+)\/?(.*)$/) ?? [null, "image", ""];
   const wanted = byId(name)?.classList.contains("view") ? name : "image";
   for (const view of document.querySelectorAll(".view")) view.hidden = view.id !== wanted;
@@ -35,10 +37,10 @@ function route() {
 async function begin() {
   for (;;) {
     try {
-      const state = await ask("/api/state");
+      const state = await request("/api/state");
       if (state.ready) return ready(state);
     } catch (error) {
-      say(byId("loading"), error.message);
+      showMessage(byId("loading"), error.message);
     }
     await new Promise((resolve) => setTimeout(resolve, 400));
   }
@@ -52,8 +54,10 @@ function ready(state) {
   byId("folder-link").hidden = !state.root;
   byId("loading").hidden = true;
   document.documentElement.dataset.ready = "true";
+  for (const label of document.querySelectorAll("[data-label]")) label.textContent = state.settings.labels[label.dataset.label];
   app.image.ready();
   app.scene.ready();
+  setLoaded();
   route();
 }
 
@@ -62,7 +66,7 @@ model.addEventListener("change", () => {
   app.scene.modelChanged();
 });
 addEventListener("hashchange", route);
-// A file that misses its zone must not replace the page.
+// A file dropped outside of the drop zone must not replace the page.
 for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
 route();
 begin();

@@ -1,9 +1,9 @@
-// A map with all that belongs to it: legend, opacity, zoom, what lies under the pointer, downloads.
+// A map and its panel: legend, opacity, zoom, the cell under the pointer, downloads.
 
-import { ask, byId, duration, hectares, make, named, notesInto, percent } from "./dom.js";
+import { breakableName, byId, duration, hectares, make, percent, request, showNotes } from "./dom.js";
 import { Viewer } from "./viewer.js";
 
-/** Build the panel into `place`; it is hidden until it has something to show. */
+/** Add the panel to `place`; it is hidden until there is something to show. */
 export function mapPanel(place) {
   const panel = byId("map-template").content.firstElementChild.cloneNode(true);
   place.replaceChildren(panel);
@@ -12,7 +12,7 @@ export function mapPanel(place) {
   const canvas = find("canvas"), readout = find(".readout"), hint = find(".hint"), legend = find("tbody");
   const slider = find("input[type=range]"), side = find(".side");
   let map = null, shown = 0;
-  const viewer = new Viewer(canvas, read);
+  const viewer = new Viewer(canvas, showCell);
 
   slider.addEventListener("input", () => {
     find("output").textContent = `${slider.value} %`;
@@ -24,8 +24,8 @@ export function mapPanel(place) {
     else if (way) viewer.zoom(way === "in" ? 1.6 : 1 / 1.6);
   });
 
-  /** Say what a cell is. */
-  function read(cell) {
+  /** Show the class and place of a cell. */
+  function showCell(cell) {
     if (!cell || !map) {
       if (!readout.contains(hint)) readout.replaceChildren(hint);
       return;
@@ -48,8 +48,8 @@ export function mapPanel(place) {
     const empty = map.classes.find((entry) => entry.id === 0);
     legend.replaceChildren(
       ...present.map((entry) => make("tr", { class: entry.hectares ? "" : "absent" },
-        make("th", { scope: "row" }, make("button", { type: "button", "aria-pressed": "false", onclick: (event) => alone(event.currentTarget, entry.id) },
-          make("i", { class: "swatch", style: { background: entry.color } }), make("span", {}, ...named(entry.name)))),
+        make("th", { scope: "row" }, make("button", { type: "button", "aria-pressed": "false", onclick: (event) => isolate(event.currentTarget, entry.id) },
+          make("i", { class: "swatch", style: { background: entry.color } }), make("span", {}, ...breakableName(entry.name)))),
         make("td", { textContent: hectares(entry.hectares) }),
         make("td", { textContent: percent((entry.share ?? 0) / 100, 1) }))),
       ...(empty?.hectares ? [make("tr", {},
@@ -57,19 +57,20 @@ export function mapPanel(place) {
         make("td", { textContent: hectares(empty.hectares) }), make("td", {}))] : []));
   }
 
-  function alone(button, id) {
+  /** Show one class only, or all of them again. */
+  function isolate(button, id) {
     const pressed = button.getAttribute("aria-pressed") === "true";
     for (const other of legend.querySelectorAll("button")) other.setAttribute("aria-pressed", "false");
     button.setAttribute("aria-pressed", String(!pressed));
-    legend.classList.toggle("one-alone", !pressed);
-    viewer.setAlone(pressed ? null : id);
+    legend.classList.toggle("isolated", !pressed);
+    viewer.isolate(pressed ? null : id);
   }
 
-  /** Fetch the picture and lay it below; a scene that cannot be drawn is no reason to lose the map. */
+  /** Fetch the picture and draw it below the map; if that fails, the map is shown without it. */
   async function fetchPicture(url, number) {
     panel.classList.add("drawing");
     try {
-      const response = await ask(url);
+      const response = await request(url);
       const picture = await createImageBitmap(await response.blob());
       if (number === shown) viewer.setPicture(picture);
     } catch (error) {
@@ -86,7 +87,7 @@ export function mapPanel(place) {
       panel.hidden = true;
     },
     /** Show a scene that has no map yet. */
-    showScene(title, look, pictureUrl) {
+    showScene(title, scene, pictureUrl) {
       shown++;
       map = null;
       find("h2").textContent = title;
@@ -94,27 +95,27 @@ export function mapPanel(place) {
       side.hidden = readout.hidden = true;
       panel.hidden = false;
       canvas.setAttribute("aria-label", `Picture of ${title}`);
-      viewer.showScene(look.width, look.height);
+      viewer.showScene(scene.width, scene.height);
       fetchPicture(pictureUrl, shown);
     },
     /** Show a finished map; `query` says which. */
     async showMap(title, query, pictureUrl, focus = true) {
       const number = ++shown;
-      const [described, response] = await Promise.all([ask(`/api/map?${query}`), ask(`/api/cells?${query}`)]);
+      const [described, response] = await Promise.all([request(`/api/map?${query}`), request(`/api/cells?${query}`)]);
       const cells = new Uint8Array(await response.arrayBuffer());
       if (number !== shown) return;
       map = described;
       find("h2").textContent = title;
-      find(".summary").textContent = `${map.rows} × ${map.columns} cells of ${Math.abs(map.cell_size[0])} m · ${map.tiles.toLocaleString("en")} tiles in ${duration(map.seconds)} · ${map.model}`;
-      notesInto(find(".notes"), map.notes.filter((note) => note.level === "warning"));
+      find(".summary").textContent = `${map.rows} × ${map.cols} cells of ${Math.abs(map.cell_size[0])} m · ${map.tiles.toLocaleString("en")} tiles in ${duration(map.seconds)} · ${map.model}`;
+      showNotes(find(".notes"), map.notes.filter((note) => note.level === "warning"));
       fillLegend();
-      legend.classList.remove("one-alone");
+      legend.classList.remove("isolated");
       find(".download").href = `/api/outputs.zip?${query}`;
       side.hidden = readout.hidden = panel.hidden = false;
-      canvas.setAttribute("aria-label", `Land-cover map of ${title}: the arrow keys choose a cell, plus and minus zoom`);
+      canvas.setAttribute("aria-label", `Land-cover map of ${title}: arrow keys choose a cell, plus and minus zoom`);
       viewer.showMap(map, cells);
       viewer.setOpacity(slider.value / 100);
-      read(null);
+      showCell(null);
       panel.dataset.ready = query;
       if (focus) canvas.focus({ preventScroll: true });
       await fetchPicture(pictureUrl, number);

@@ -1,20 +1,20 @@
-// A scene: load it, say what would be done with it, classify it, show its map.
+// The scene view: load a scene, describe it, classify it, show its map.
 
-import { ask, byId, bytes, duration, make, notesInto, Refused, say, send, takeFiles, tell } from "./dom.js";
+import { acceptFiles, byId, bytes, duration, make, postJson, request, RequestError, showMessage, showNotes, upload } from "./dom.js";
 import { mapPanel } from "./map.js";
 import { pixelFields } from "./pixels.js";
 
-const LOOK_AGAIN = 500; // milliseconds between two questions how far it is
+const POLL_INTERVAL = 500; // milliseconds
 
 export function sceneView(app) {
   const message = byId("scene-message"), work = byId("scene-work"), step = byId("scene-step");
-  const bar = byId("scene-progress"), cancel = byId("scene-cancel"), look = byId("scene-look");
+  const bar = byId("scene-progress"), cancel = byId("scene-cancel"), details = byId("scene-details");
   const stride = byId("scene-stride"), form = byId("scene-form");
   const map = mapPanel(byId("scene-map"));
   const pixels = pixelFields(byId("scene-pixels"), { forScenes: true, onChange: () => key && describe() });
-  let key = null, described = null, visit = 0, looks = 0, stop = null;
+  let key = null, described = null, loads = 0, descriptions = 0, stop = null;
 
-  /** Show that something is going on; `fraction` null for "who knows how long". */
+  /** Show progress; `fraction` is null if it is not known. */
   function working(text, fraction = null, onCancel = null) {
     work.hidden = false;
     if (step.textContent !== text) step.textContent = text;
@@ -31,74 +31,75 @@ export function sceneView(app) {
 
   cancel.addEventListener("click", () => stop?.());
 
-  /** Do the steps of loading a scene; a scene that is loaded meanwhile takes its place. */
+  /** Load a scene by `steps`, which return its key; loading another one meanwhile replaces it. */
   async function load(steps) {
+    await app.loaded;
     stop?.();
-    const number = ++visit;
+    const number = ++loads;
     key = described = null;
-    say(message, "");
-    look.hidden = true;
+    showMessage(message, "");
+    details.hidden = true;
     map.hide();
     pixels.clear();
     try {
-      const found = await steps(() => number !== visit);
-      if (number !== visit) return;
+      const found = await steps(() => number !== loads);
+      if (number !== loads) return;
       key = found;
       await describe();
     } catch (error) {
-      if (number !== visit) return;
+      if (number !== loads) return;
       idle();
-      say(message, error.name === "AbortError" ? "Cancelled: the file was not sent." : error.message, error.name === "AbortError" ? "plain" : "bad");
+      showMessage(message, error.name === "AbortError" ? "Cancelled: the file was not uploaded." : error.message, error.name === "AbortError" ? "plain" : "bad");
     }
   }
 
   const loadFiles = (files) => load(async (outdated) => {
     const size = files.reduce((sum, file) => sum + file.size, 0);
-    if (size > app.state.limits.scene) throw new Refused(`That is ${bytes(size)}, and the server takes ${bytes(app.state.limits.scene)} at most: start it with --max-upload, or with --root and the scene below it.`);
-    const { key } = await tell("/api/scenes", {});
+    if (size > app.state.limits.scene) throw new RequestError(`That is ${bytes(size)}, but the server accepts ${bytes(app.state.limits.scene)} at most: start the app with a larger --max-upload, or with --root and the scene in that folder.`);
+    const { key } = await postJson("/api/scenes", {});
     const aborting = new AbortController();
     let sent = 0;
     for (const file of files) {
-      const onProgress = (fraction) => !outdated() && working(`Sending ${file.name}, ${bytes(file.size)}`, (sent + fraction * file.size) / size, () => aborting.abort());
+      const onProgress = (fraction) => !outdated() && working(`Uploading ${file.name}, ${bytes(file.size)}`, (sent + fraction * file.size) / size, () => aborting.abort());
       onProgress(0);
-      await send(`/api/scenes/${key}/files/${encodeURIComponent(file.name)}`, file, { onProgress, signal: aborting.signal });
+      await upload(`/api/scenes/${key}/files/${encodeURIComponent(file.name)}`, file, { onProgress, signal: aborting.signal });
       sent += file.size;
     }
     return key;
   });
 
   const loadExample = () => load(async () => {
-    working("Drawing the made-up scene: some seconds");
-    return (await tell("/api/scenes", { example: true })).key;
+    working("Drawing the demo scene, which takes some seconds");
+    return (await postJson("/api/scenes", { example: true })).key;
   });
 
   const loadPath = (path) => load(async () => {
     working(`Opening ${path}`);
-    return (await tell("/api/scenes", { path })).key;
+    return (await postJson("/api/scenes", { path })).key;
   });
 
-  /** Ask what `info` says, and show it. */
+  /** Show what `landcover info` says about the scene. */
   async function describe() {
-    const number = visit, asked = ++looks; // a later question makes the answer to an earlier one void
-    const outdated = () => number !== visit || asked !== looks;
-    say(message, "");
-    working("Looking at the scene");
+    const load = loads, number = ++descriptions; // answers to earlier requests are ignored
+    const outdated = () => load !== loads || number !== descriptions;
+    showMessage(message, "");
+    working("Reading the scene");
     try {
-      const given = await tell(`/api/scenes/${key}/look`, { ...pixels.read(), model: app.model() });
+      const received = await postJson(`/api/scenes/${key}/describe`, { ...pixels.read(), model: app.model() });
       if (outdated()) return;
-      described = given;
+      described = received;
       showDescription();
-      map.showScene(given.label, given, `/api/scenes/${key}/picture?look=${given.look}`);
+      map.showScene(received.label, received, `/api/scenes/${key}/picture?version=${received.version}`);
     } catch (error) {
       if (outdated()) return;
       described = null;
       map.hide();
-      say(message, error.message);
-      // What the pixels are can be stated, and may be all that was missing.
-      byId("scene-name").textContent = "If the file says too little, say it here";
+      showMessage(message, error.message);
+      // Perhaps only a setting is missing.
+      byId("scene-name").textContent = "If the file does not say enough, state it here";
       byId("scene-plan").hidden = true;
       byId("scene-pixels").open = true;
-      look.hidden = false;
+      details.hidden = false;
     } finally {
       if (!outdated()) idle();
       byId("scene-start").disabled = !described;
@@ -110,57 +111,57 @@ export function sceneView(app) {
     byId("scene-description").replaceChildren(...Object.entries(described.description)
       .filter(([name]) => !["scene", "tiles", "map"].includes(name))
       .flatMap(([name, value]) => [make("dt", { textContent: name === "crs" ? "CRS" : name }), make("dd", { textContent: value })]));
-    notesInto(byId("scene-notes"), described.notes);
+    showNotes(byId("scene-notes"), described.notes);
     pixels.bands(described.bands);
     const before = stride.value;
     stride.replaceChildren(...described.strides.map((entry) =>
-      make("option", { value: entry.stride, textContent: `${entry.metres} m (stride ${entry.stride})` })));
+      make("option", { value: entry.stride, textContent: `${entry.stride} pixels: cells of ${entry.metres} m` })));
     if (described.strides.some((entry) => String(entry.stride) === before)) stride.value = before;
     showCost();
-    look.hidden = byId("scene-plan").hidden = false;
+    details.hidden = byId("scene-plan").hidden = false;
   }
 
   function showCost() {
-    const { tiles, rows, columns } = described.strides.find((entry) => String(entry.stride) === stride.value);
-    byId("scene-cost").textContent = `${rows.toLocaleString("en")} × ${columns.toLocaleString("en")} cells from ${tiles.toLocaleString("en")} tiles`;
+    const { tiles, rows, cols } = described.strides.find((entry) => String(entry.stride) === stride.value);
+    byId("scene-cost").textContent = `${rows.toLocaleString("en")} × ${cols.toLocaleString("en")} cells from ${tiles.toLocaleString("en")} tiles`;
   }
 
   stride.addEventListener("change", showCost);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    say(message, "");
+    showMessage(message, "");
     byId("scene-start").disabled = true;
     try {
-      const wishes = { ...pixels.read(), model: app.model(), stride: Number(stride.value), probabilities: byId("scene-probabilities").checked };
-      await tell(`/api/scenes/${key}/run`, wishes);
+      const settings = { ...pixels.read(), model: app.model(), stride: Number(stride.value), probabilities: byId("scene-probabilities").checked };
+      await postJson(`/api/scenes/${key}/run`, settings);
       history.replaceState(null, "", `#scene/${key}`);
       await follow(key);
     } catch (error) {
       idle();
-      say(message, error.message);
+      showMessage(message, error.message);
     } finally {
       byId("scene-start").disabled = !described;
     }
   });
 
-  /** Watch a run to its end, and show its map. */
+  /** Follow a run to its end, and show its map. */
   async function follow(running) {
-    const number = visit;
+    const number = loads;
     const url = `/api/scenes/${running}/run`;
-    while (number === visit) {
-      const run = await ask(url);
-      if (number !== visit) return;
+    while (number === loads) {
+      const run = await request(url);
+      if (number !== loads) return;
       if (["done", "failed", "cancelled"].includes(run.state)) return finish(running, run);
       working(...progressOf(run), () => {
         cancel.disabled = true;
-        ask(url, { method: "DELETE" }).catch(() => {}).finally(() => (cancel.disabled = false));
+        request(url, { method: "DELETE" }).catch(() => {}).finally(() => (cancel.disabled = false));
       });
-      await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN));
+      await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL));
     }
   }
 
   function progressOf(run) {
-    if (run.state === "waiting") return [run.before === 1 ? "One scene is before yours: it starts by itself." : `${run.before} scenes are before yours: it starts by itself.`, null];
+    if (run.state === "waiting") return [run.ahead === 1 ? "Waiting: one scene is ahead of yours." : `Waiting: ${run.ahead} scenes are ahead of yours.`, null];
     if (run.state === "writing") return ["Writing the map", null];
     if (!run.total) return ["Reading the first pixels", null];
     const left = (run.seconds * (run.total - run.done)) / run.done;
@@ -169,43 +170,44 @@ export function sceneView(app) {
 
   async function finish(running, run) {
     idle();
-    if (run.state === "failed") return say(message, run.message);
-    if (run.state === "cancelled") return say(message, "Cancelled: nothing was written.", "plain");
+    if (run.state === "failed") return showMessage(message, run.message);
+    if (run.state === "cancelled") return showMessage(message, "Cancelled: nothing was written.", "plain");
     await map.showMap(run.label, `scene=${running}`, `/api/scenes/${running}/picture`);
     if (map.panel.getBoundingClientRect().top > innerHeight * 0.6) map.panel.scrollIntoView({ block: "start", behavior: "smooth" });
   }
 
   byId("scene-example").addEventListener("click", loadExample);
-  takeFiles(byId("scene-drop"), byId("scene-file"), loadFiles);
+  acceptFiles(byId("scene-drop"), byId("scene-file"), loadFiles);
 
   return {
     loadPath,
     ready() {
       byId("scene-browse").hidden = !app.state.root;
+      pixels.offer(app.state.settings);
       pixels.bands(app.card().bands);
     },
     modelChanged() {
       pixels.bands(app.card().bands);
       if (key) describe();
     },
-    /** Go on watching a run after the page was loaded again. */
+    /** Continue to follow a run after the page was reloaded. */
     async resume(running) {
       if (running === key) return;
       try {
-        await ask(`/api/scenes/${running}/run`);
+        await request(`/api/scenes/${running}/run`);
       } catch {
         history.replaceState(null, "", "#scene");
         return;
       }
-      visit++;
+      loads++;
       key = running;
       const going = follow(running);
-      const given = await tell(`/api/scenes/${running}/look`, { model: app.model() }).catch(() => null);
-      if (given && key === running) {
-        described = given;
+      const received = await postJson(`/api/scenes/${running}/describe`, { model: app.model() }).catch(() => null);
+      if (received && key === running) {
+        described = received;
         showDescription();
       }
-      await going.catch((error) => say(message, error.message));
+      await going.catch((error) => showMessage(message, error.message));
     },
   };
 }

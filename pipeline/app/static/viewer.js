@@ -1,18 +1,18 @@
-// The map over its scene: drawn on a canvas, moved and enlarged, and read cell by cell.
+// A map over a picture of its scene, on a canvas: pan, zoom, and choose cells.
 
 const NO_CONFIDENCE = 255;
-const MOVED = 5; // pixels that a finger trembles when it taps
+const DRAG_THRESHOLD = 5; // pixels: a tap moves a little, too
 
 /**
- * A map on a canvas. Places are in ground pixels of the scene, from its upper left corner; `view` says where they
- * lie on the canvas: x · scale + left. `onCell` is told of the cell under the pointer, or null.
+ * A map on a canvas. Positions are in ground pixels of the scene, from its upper left corner; `view` maps them to
+ * the canvas: x · scale + left. `onCell` is called with the cell under the pointer, or null.
  */
 export class Viewer {
   constructor(canvas, onCell) {
     this.canvas = canvas;
     this.onCell = onCell;
     this.opacity = 0.6;
-    this.map = this.cells = this.picture = this.chosen = this.alone = null;
+    this.map = this.cells = this.picture = this.chosen = this.isolated = null;
     this.view = { scale: 1, left: 0, top: 0 };
     this.fitted = true;
     this.pointers = new Map();
@@ -23,20 +23,20 @@ export class Viewer {
   /** Show a scene of `width` x `height` ground pixels, without a map. */
   showScene(width, height) {
     this.map = { width, height };
-    this.cells = this.picture = this.chosen = this.alone = null;
-    this.#shape();
+    this.cells = this.picture = this.chosen = this.isolated = null;
+    this.#setShape();
   }
 
   /** Show a map; `cells` has a byte a cell for its class, then a byte a cell for its confidence. */
   showMap(map, cells) {
     this.map = map;
     this.cells = cells;
-    this.chosen = this.alone = null;
+    this.chosen = this.isolated = null;
     this.#paint();
-    this.#shape();
+    this.#setShape();
   }
 
-  /** Lay the picture of the whole scene below. */
+  /** Draw the picture of the whole scene below the map. */
   setPicture(picture) {
     this.picture = picture;
     this.draw();
@@ -47,23 +47,23 @@ export class Viewer {
     this.draw();
   }
 
-  /** Show one class alone, or all of them for null. */
-  setAlone(id) {
-    this.alone = id;
+  /** Show one class only, or all of them for null. */
+  isolate(id) {
+    this.isolated = id;
     this.#paint();
     this.draw();
   }
 
-  /** What is known of a cell. */
+  /** Return a cell's class and confidence, null outside of the map. */
   cell(row, column) {
-    const { rows, columns } = this.map;
-    if (!this.cells || row < 0 || column < 0 || row >= rows || column >= columns) return null;
-    const at = row * columns + column, confidence = this.cells[rows * columns + at];
+    const { rows, cols } = this.map;
+    if (!this.cells || row < 0 || column < 0 || row >= rows || column >= cols) return null;
+    const at = row * cols + column, confidence = this.cells[rows * cols + at];
     return { row, column, id: this.cells[at], confidence: confidence === NO_CONFIDENCE ? null : confidence };
   }
 
-  /** Give the canvas the shape of what it shows, within reason. */
-  #shape() {
+  /** Give the canvas the aspect ratio of what it shows, within limits. */
+  #setShape() {
     this.canvas.style.aspectRatio = Math.min(2.2, Math.max(0.8, this.map.width / this.map.height));
     this.fit();
   }
@@ -77,7 +77,7 @@ export class Viewer {
     this.draw();
   }
 
-  /** Enlarge by a factor around a place on the canvas, its middle by default. */
+  /** Zoom by a factor around a point on the canvas, its center by default. */
   zoom(factor, x = this.canvas.clientWidth / 2, y = this.canvas.clientHeight / 2) {
     if (!this.map) return;
     const { view, map } = this;
@@ -96,7 +96,7 @@ export class Viewer {
   }
 
   #moved() {
-    const { view, map, canvas } = this, margin = 40; // of the map, always to be seen
+    const { view, map, canvas } = this, margin = 40; // pixels of the map that stay visible
     const within = (start, length, room) => Math.min(room - margin, Math.max(margin - length, start));
     view.left = within(view.left, map.width * view.scale, canvas.clientWidth);
     view.top = within(view.top, map.height * view.scale, canvas.clientHeight);
@@ -112,26 +112,26 @@ export class Viewer {
     else this.draw();
   }
 
-  /** Colour the cells, a pixel each, on a canvas of their own. */
+  /** Paint the cells, one pixel each, on a canvas of their own. */
   #paint() {
     if (!this.cells) return;
-    const { rows, columns, classes } = this.map;
-    const colours = new Uint32Array(256); // ABGR
+    const { rows, cols, classes } = this.map;
+    const colors = new Uint32Array(256); // ABGR
     for (const { id, color } of classes) {
       if (id === 0) continue;
       const [red, green, blue] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
-      const alpha = this.alone === null || this.alone === id ? 255 : 0;
-      colours[id] = ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+      const alpha = this.isolated === null || this.isolated === id ? 255 : 0;
+      colors[id] = ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
     }
     this.painted ??= document.createElement("canvas");
-    Object.assign(this.painted, { width: columns, height: rows });
-    const context = this.painted.getContext("2d"), image = context.createImageData(columns, rows);
+    Object.assign(this.painted, { width: cols, height: rows });
+    const context = this.painted.getContext("2d"), image = context.createImageData(cols, rows);
     const out = new Uint32Array(image.data.buffer);
-    for (let i = 0; i < out.length; i++) out[i] = colours[this.cells[i]];
+    for (let i = 0; i < out.length; i++) out[i] = colors[this.cells[i]];
     context.putImageData(image, 0, 0);
   }
 
-  /** Draw anew, once before the next frame. */
+  /** Draw before the next frame, once for any number of calls. */
   draw() {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
@@ -145,11 +145,11 @@ export class Viewer {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (!map) return;
-    canvas.style.touchAction = this.fitted ? "pan-y" : "none"; // a finger scrolls the page past a map that fits
+    canvas.style.touchAction = this.fitted ? "pan-y" : "none"; // with the whole map in view, a finger scrolls the page
     context.setTransform(ratio * view.scale, 0, 0, ratio * view.scale, ratio * view.left, ratio * view.top);
     context.save();
     context.beginPath();
-    context.rect(0, 0, map.width, map.height); // what hangs over the scene's edge is padding
+    context.rect(0, 0, map.width, map.height); // cells beyond the scene's edge are padding
     context.clip();
     context.fillStyle = getComputedStyle(canvas).getPropertyValue("--ground");
     context.fillRect(0, 0, map.width, map.height);
@@ -160,7 +160,7 @@ export class Viewer {
     if (this.cells) {
       context.globalAlpha = this.opacity;
       context.imageSmoothingEnabled = false;
-      context.drawImage(this.painted, 0, 0, map.columns * map.stride, map.rows * map.stride);
+      context.drawImage(this.painted, 0, 0, map.cols * map.stride, map.rows * map.stride);
     }
     context.restore();
     if (this.chosen) this.#outline(context);
@@ -168,14 +168,14 @@ export class Viewer {
 
   #outline(context) {
     const { row, column } = this.chosen, { stride } = this.map;
-    for (const [colour, width] of [["#fff", 4], ["#000", 2]]) {
-      context.strokeStyle = colour;
+    for (const [color, width] of [["#fff", 4], ["#000", 2]]) {
+      context.strokeStyle = color;
       context.lineWidth = width / this.view.scale;
       context.strokeRect(column * stride, row * stride, stride, stride);
     }
   }
 
-  /** Choose a cell, and bring it into view. */
+  /** Choose a cell, and pan to it if it is out of view. */
   choose(row, column) {
     const cell = this.cell(row, column);
     if (!cell) return;
@@ -224,7 +224,7 @@ export class Viewer {
         const distance = (a) => Math.max(1, Math.hypot(a.x - other.x, a.y - other.y));
         this.zoom(distance(now) / distance(before), (now.x + other.x) / 2, (now.y + other.y) / 2);
         this.pan((now.x - before.x) / 2, (now.y - before.y) / 2);
-      } else if (dragged || Math.hypot(now.x - began.x, now.y - began.y) > MOVED) {
+      } else if (dragged || Math.hypot(now.x - began.x, now.y - began.y) > DRAG_THRESHOLD) {
         dragged = true;
         this.pan(now.x - before.x, now.y - before.y);
       }
@@ -251,8 +251,8 @@ export class Viewer {
     const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (step && event.shiftKey) this.pan(-60 * step[1], -60 * step[0]);
     else if (step && this.cells) {
-      const { rows, columns } = this.map;
-      const from = this.chosen ?? { row: Math.floor(rows / 2) - step[0], column: Math.floor(columns / 2) - step[1] };
+      const { rows, cols } = this.map;
+      const from = this.chosen ?? { row: Math.floor(rows / 2) - step[0], column: Math.floor(cols / 2) - step[1] };
       this.choose(from.row + step[0], from.column + step[1]);
     } else if (event.key === "+" || event.key === "=") this.zoom(1.5);
     else if (event.key === "-") this.zoom(1 / 1.5);

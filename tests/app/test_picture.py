@@ -1,6 +1,7 @@
-"""The picture of a scene: small, in its place, and see-through where there is nothing."""
+"""The picture of a scene: small, complete, and transparent where there is no data."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,20 @@ import rasterio
 from PIL import Image
 from rasterio.enums import Resampling
 
-from pipeline.app.picture import in_colours, scene_picture
+from pipeline.app.picture import natural_color, scene_picture
 from pipeline.options import SceneOptions
 from pipeline.scenes.scene import open_scene
 from tests.support.cards import RGB_CARD
 
 
 def drawn(path: Path, longest: int, **options) -> np.ndarray:
-    """Return the picture as (H, W, 4) numbers; its compression loses a few grey levels."""
+    """Return the picture (H, W, 4) as integers; compression changes them by a few grey levels."""
     data = scene_picture(open_scene(path, RGB_CARD, SceneOptions(**options)), RGB_CARD, longest)
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(int)
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """Return (3, H, W) uint8 that get brighter from left to right."""
+    """Return (3, H, W) uint8 that gets brighter from left to right."""
     ramp = np.linspace(40, 220, width).astype(np.uint8)
     return np.broadcast_to(ramp, (3, height, width)).copy()
 
@@ -50,7 +51,7 @@ def test_the_picture_covers_the_scene(write_raster, overviews, height, width):
 
 
 @pytest.mark.parametrize("longest", [400, 50])
-def test_where_there_is_no_data_one_sees_through(write_raster, longest):
+def test_invalid_pixels_are_transparent(write_raster, longest):
     pixels = smooth(200, 200).astype(np.uint16) * 10
     pixels[:, :, :100] = 0
     path = write_raster(pixels, nodata=0, descriptions=("B04", "B03", "B02"), tags={"LEVEL": "Level-1C"})
@@ -60,15 +61,13 @@ def test_where_there_is_no_data_one_sees_through(write_raster, longest):
     assert (alpha[:, half:] == 255).all()
 
 
-def test_what_a_mask_leaves_out_is_seen(write_raster):
+def test_masked_pixels_are_shown(write_raster):
     path = write_raster(smooth(128, 128))
     mask = write_raster(np.ones((1, 128, 128), np.uint8), "mask.tif")
     assert (drawn(path, 64, mask=mask)[..., 3] == 255).all()
 
 
-def test_bands_that_are_no_colours_are_grey():
-    from dataclasses import replace
-
+def test_bands_other_than_natural_colors_are_grey():
     card = replace(RGB_CARD, bands=("B08", "B11", "B12"))
-    colours = in_colours(np.array([[[10.0]], [[20.0]], [[30.0]]]), card)
-    np.testing.assert_array_equal(colours, [[[10, 10, 10]]])
+    colors = natural_color(np.array([[[10.0]], [[20.0]], [[30.0]]]), card)
+    np.testing.assert_array_equal(colors, [[[10, 10, 10]]])

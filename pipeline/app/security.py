@@ -1,7 +1,7 @@
-"""Who may speak to the app: pages of the app itself, under the app's own address.
+"""Which requests the app accepts, and the security headers of its answers.
 
-A page from elsewhere, open in the same browser, can send requests to 127.0.0.1, and can make its own name
-point there (DNS rebinding). The `Host` header tells the second kind, `Origin` the first.
+A page of another site, open in the same browser, can send requests to 127.0.0.1, and can make its own name
+resolve to that address (DNS rebinding). The `Origin` header reveals the first, the `Host` header the second.
 """
 
 import ipaddress
@@ -12,16 +12,18 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Everything comes from here: no script, style, font or picture of anybody else's, nor any inside the page.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# A file that somebody else wrote: it may look as it likes, but do nothing and reach nobody.
-FOREIGN_POLICY = (
+"""For our own page: scripts, styles and pictures come from this server only, and none is inline."""
+
+UNTRUSTED_POLICY = (
     "sandbox allow-downloads; default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "frame-ancestors 'self'"
 )
+"""For a file that somebody else wrote: it may have any style, but run nothing and contact no server."""
+
 HEADERS = {
     "Content-Security-Policy": PAGE_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -29,18 +31,18 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-READING = frozenset({"GET", "HEAD"})
+SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
-class Guard:
-    """Refuses requests that come under another name or from another site; adds the headers above."""
+class SecurityMiddleware:
+    """Rejects requests to a foreign host name or from another site, and adds `HEADERS` to every answer."""
 
-    def __init__(self, app: ASGIApp, host: str):
+    def __init__(self, app: ASGIApp, host: str) -> None:
         self._app = app
         self._names = {"localhost", host.lower(), socket.gethostname().lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request on, or reject it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -53,15 +55,15 @@ class Guard:
             await send(message)
 
         headers = Headers(scope=scope)
-        refusal = None
-        if not self._is_our_name(headers.get("host", "")):
-            refusal = JSONResponse({"error": "The app is not known under this name: use its address."}, 421)
-        elif scope["method"] not in READING and not is_own_page(headers):
-            refusal = JSONResponse({"error": "Another site's page may not use the app."}, 403)
-        await (refusal or self._app)(scope, receive, send_with_headers)
+        rejection = None
+        if not self._is_own_name(headers.get("host", "")):
+            rejection = JSONResponse({"error": "The app has another name: use the address it printed."}, 421)
+        elif scope["method"] not in SAFE_METHODS and not is_same_origin(headers):
+            rejection = JSONResponse({"error": "Pages of other sites may not use the app."}, 403)
+        await (rejection or self._app)(scope, receive, send_with_headers)
 
-    def _is_our_name(self, host: str) -> bool:
-        """Tell whether `Host` is a number, which no other site's name can be, or a name of this machine."""
+    def _is_own_name(self, host: str) -> bool:
+        """Return whether `Host` is an IP address, which cannot be rebound, or a name of this machine."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -73,8 +75,8 @@ class Guard:
         return True
 
 
-def is_own_page(headers: Headers) -> bool:
-    """Tell whether a request that changes something comes from our page, or from no page at all."""
+def is_same_origin(headers: Headers) -> bool:
+    """Return whether a request comes from our own page, or from no page at all."""
     origin = headers.get("origin")
     if origin is not None:
         return urlsplit(origin).netloc == headers.get("host")

@@ -17,14 +17,14 @@ from pipeline.app.examples import example_files
 from pipeline.classify import classify_scene
 from pipeline.options import ClassifyOptions
 from pipeline.scenes.synthetic import write_scene
-from tests.support.app_server import SOON, running_app
+from tests.support.app_server import TIMEOUT, running_app
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make app-test")
 expect = playwright.expect
 
 BROWSERS = "chromium", "chromium-browser", "google-chrome"
 DESKTOP = {"width": 1200, "height": 900}
-TELEPHONE = {"width": 360, "height": 740}
+PHONE = {"width": 360, "height": 740}
 ODD_NAME = "<img src=x onerror=alert(1)>"
 
 
@@ -34,7 +34,7 @@ def chromium() -> Iterator:
     if not found:
         pytest.skip("needs a browser: apt-get install chromium, or make app-test")
     with playwright.sync_playwright() as driver:
-        # Inside a container, as root, Chromium cannot shut itself in.
+        # Chromium has no sandbox when it runs as root in a container.
         browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -52,7 +52,7 @@ def other_scene(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def long_scene(tmp_path_factory) -> Path:
-    """Return a scene that takes seconds at stride 8: a browser can do something meanwhile."""
+    """Return a scene that takes seconds at stride 8, so that a browser can act meanwhile."""
     return write_scene(tmp_path_factory.mktemp("made") / "long.tif", size=960)
 
 
@@ -70,43 +70,43 @@ def root(tmp_path_factory, scene, light_predictor) -> Path:
 
 @pytest.fixture(scope="module")
 def address(root):
-    with running_app(root) as address:
+    with running_app(root, max_upload=50 * 2**20) as address:
         yield address
 
 
 @pytest.fixture
 def visit(chromium, address):
-    """Return a function that opens a page as a new visitor; nobody's page may ask elsewhere or break."""
-    contexts, complaints = [], []
+    """Return a function that opens a page in a new session; no page may use other servers or log errors."""
+    contexts, problems = [], []
 
     def note_request(request) -> None:
         if not request.url.startswith((address + "/", "data:", f"blob:{address}/")):
-            complaints.append(f"asked for {request.url}")
+            problems.append(f"requested {request.url}")
 
     def note_console(message) -> None:
-        # Files that are refused, and a report's script, are what the tests bring about.
+        # The tests upload unsuitable files and a report with a script.
         expected = re.match(
             "Failed to load resource|Blocked script execution in '.*batch_report", message.text
         )
         if message.type == "error" and not expected:
-            complaints.append(message.text)
+            problems.append(message.text)
 
     def visit(view: str = "", **options):
         contexts.append(chromium.new_context(**{"viewport": DESKTOP, **options}))
         page = contexts[-1].new_page()
-        page.set_default_timeout(1000 * SOON)
+        page.set_default_timeout(1000 * TIMEOUT)
         page.on("request", note_request)
         page.on("console", note_console)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(f"{address}/{view}")
         expect(page.locator("#loading")).to_be_hidden()
         return page
 
-    expect.set_options(timeout=1000 * SOON)
+    expect.set_options(timeout=1000 * TIMEOUT)
     yield visit
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert problems == []
 
 
 def classify(page, file: Path, stride: int) -> None:
@@ -125,8 +125,8 @@ def shown_map(page):
     return panel
 
 
-def colour_at(page, x: float, y: float) -> list[int]:
-    """Return the colour of the canvas at a fraction of its width and height."""
+def color_at(page, x: float, y: float) -> list[int]:
+    """Return the color of the canvas at a fraction of its width and height."""
     script = """([x, y]) => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(() => {
       const canvas = document.querySelector('.map:not([hidden]) canvas');
       const at = [Math.floor(x * canvas.width), Math.floor(y * canvas.height)];
@@ -153,7 +153,7 @@ def drop(page, zone: str, name: str, content: bytes) -> None:
     page.dispatch_event(zone, "drop", {"dataTransfer": transfer})
 
 
-def test_an_image_is_chosen_dropped_or_taken_from_the_examples_and_its_class_read(visit):
+def test_an_image_is_chosen_dropped_or_taken_from_the_examples_and_classified(visit):
     page = visit()
     river, forest = (next(f for f in example_files() if f.stem == name) for name in ("River", "Forest"))
     page.set_input_files("#image-file", river)
@@ -174,7 +174,7 @@ def test_an_image_is_chosen_dropped_or_taken_from_the_examples_and_its_class_rea
     expect(page.locator("#image-class")).to_have_text("SeaLake")
 
 
-def test_of_a_larger_image_the_visitor_chooses_the_part(visit, tmp_path):
+def test_the_part_of_a_larger_image_is_chosen(visit, tmp_path):
     tiles = {file.stem: np.asarray(Image.open(file)) for file in example_files()}
     both = np.concatenate([tiles["SeaLake"], tiles["AnnualCrop"]], axis=1)
     Image.fromarray(both).save(tmp_path / "both.png")
@@ -194,7 +194,7 @@ def test_of_a_larger_image_the_visitor_chooses_the_part(visit, tmp_path):
     expect(page.locator("#image-notes")).to_contain_text("resized")
 
 
-def test_what_the_model_does_not_know_is_said(visit, tmp_path):
+def test_an_unfamiliar_image_gets_a_warning(visit, tmp_path):
     Image.new("RGBA", (64, 64), (250, 40, 40, 255)).save(tmp_path / "red.png")
     page = visit()
     page.set_input_files("#image-file", tmp_path / "red.png")
@@ -202,13 +202,13 @@ def test_what_the_model_does_not_know_is_said(visit, tmp_path):
     expect(page.locator("#image-notes")).to_contain_text("fourth band")
 
 
-def test_wrong_files_are_refused_in_a_sentence(visit, tmp_path):
+def test_unsuitable_files_are_refused_in_a_sentence(visit, tmp_path):
     (tmp_path / "letter.txt").write_text("Dear all")
     Image.new("RGB", (64, 64)).save(tmp_path / "picture.png")
     (tmp_path / "broken.tif").write_bytes(b"II*\0broken")
     page = visit()
     page.set_input_files("#image-file", tmp_path / "letter.txt")
-    expect(page.locator("#image-message")).to_have_text(re.compile("^letter.txt is no image"))
+    expect(page.locator("#image-message")).to_have_text(re.compile("^letter.txt is not a PNG"))
     expect(page.locator("#image-result")).to_be_hidden()
     page.get_by_role("link", name="Scene").click()
     for name, sentence in (("picture.png", "belong under Image"), ("broken.tif", "cannot be opened")):
@@ -217,7 +217,7 @@ def test_wrong_files_are_refused_in_a_sentence(visit, tmp_path):
         expect(page.locator("#scene-work")).to_be_hidden()
 
 
-def test_a_scene_is_classified_and_its_map_read(visit, scene):
+def test_a_scene_is_classified_and_its_map_shown(visit, scene):
     page = visit("#scene")
     classify(page, scene, stride=32)
     panel = shown_map(page)
@@ -228,7 +228,7 @@ def test_a_scene_is_classified_and_its_map_read(visit, scene):
         confidence = dataset.read(1)
     areas = list(csv.DictReader(io.StringIO(archive.read("made_areas.csv").decode())))
 
-    # The legend: names, colours and hectares.
+    # The legend: names, colors and hectares.
     rows = panel.locator("tbody tr")
     largest = max(areas, key=lambda area: float(area["hectares"]))
     expect(rows.first).to_contain_text(largest["class_name"])
@@ -259,7 +259,7 @@ def test_a_scene_is_classified_and_its_map_read(visit, scene):
     seen = []
     for opacity in ("0", "50", "100"):
         slider.fill(opacity)
-        seen.append(colour_at(page, 0.5, 0.5))
+        seen.append(color_at(page, 0.5, 0.5))
     entry = classes[7, 7]
     color = (
         panel.locator("tbody tr", has_text=names[int(entry)])
@@ -270,11 +270,11 @@ def test_a_scene_is_classified_and_its_map_read(visit, scene):
     np.testing.assert_allclose(seen[1], (np.array(seen[0]) + seen[2]) / 2, atol=2)
     assert seen[0] != seen[2]
 
-    # Zoom: the chosen cell grows around the pointer; all is shown again by a button.
-    before = colour_at(page, 0.98, 0.98)
+    # Zoom: by the wheel around the pointer, and by buttons.
+    before = color_at(page, 0.98, 0.98)
     panel.get_by_role("button", name="Zoom in").click()
     panel.get_by_role("button", name="Show all").click()
-    assert colour_at(page, 0.98, 0.98) == before
+    assert color_at(page, 0.98, 0.98) == before
     canvas.hover(position={"x": 5, "y": 5})
     page.mouse.wheel(0, -1000)
     canvas.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
@@ -289,18 +289,18 @@ def test_a_run_is_cancelled(visit, long_scene):
     expect(page.locator("#scene-work")).to_be_hidden()
     expect(page.locator(".map[data-ready]")).to_have_count(0)
     page.select_option("#scene-stride", "64")
-    page.click("#scene-start")  # and can be done anew
+    page.click("#scene-start")  # and can be started again
     shown_map(page)
 
 
-def test_two_visitors_wait_for_each_other_and_see_their_own(visit, long_scene, other_scene):
+def test_two_sessions_wait_for_each_other_and_see_their_own_maps(visit, long_scene, other_scene):
     one, other = visit("#scene"), visit("#scene")
     classify(one, long_scene, stride=8)
     classify(other, other_scene, stride=64)
-    expect(other.locator("#scene-step")).to_contain_text("One scene is before yours")
-    other.reload()  # does not lose its place
+    expect(other.locator("#scene-step")).to_contain_text("one scene is ahead of yours")
+    other.reload()  # keeps its place in the queue
     expect(other.locator("#scene-step")).to_contain_text(
-        re.compile("before yours|Reading|Classifying|Writing")
+        re.compile("ahead of yours|Reading|Classifying|Writing")
     )
     expect(shown_map(one).locator(".summary")).to_contain_text(re.compile("120 . 120 cells"))
     expect(shown_map(other).locator(".summary")).to_contain_text(re.compile("5 . 5 cells"))
@@ -308,9 +308,9 @@ def test_two_visitors_wait_for_each_other_and_see_their_own(visit, long_scene, o
     assert "other_landcover.tif" in downloaded(other).namelist()
 
 
-def test_a_batchs_folder_is_browsed(visit):
+def test_the_folder_of_a_batch_is_browsed(visit):
     page = visit("#folder")
-    expect(page.get_by_role("link", name=ODD_NAME)).to_be_visible()  # a name, and no more
+    expect(page.get_by_role("link", name=ODD_NAME)).to_be_visible()  # as text, not as HTML
     page.get_by_role("link", name="maps").click()
     page.get_by_role("button", name="made", exact=True).click()
     panel = shown_map(page)
@@ -325,8 +325,8 @@ def test_a_batchs_folder_is_browsed(visit):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_telephone_nothing_leaves_the_screen(visit, other_scene, scheme):
-    page = visit("#image", viewport=TELEPHONE, color_scheme=scheme, has_touch=True, is_mobile=True)
+def test_everything_fits_on_the_screen_of_a_phone(visit, other_scene, scheme):
+    page = visit("#image", viewport=PHONE, color_scheme=scheme, has_touch=True, is_mobile=True)
     page.get_by_role("button", name="Highway").tap()
     expect(page.locator("#image-class")).to_have_text("Highway")
     for view in ("image", "scene", "folder"):
@@ -334,4 +334,4 @@ def test_on_a_telephone_nothing_leaves_the_screen(visit, other_scene, scheme):
         if view == "scene":
             classify(page, other_scene, stride=64)
             shown_map(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= TELEPHONE["width"], view
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"], view
