@@ -391,6 +391,7 @@ def batch(
     the same to programs, and logs/ has a file a scene.
     """
     from pipeline.batch.messages import Setup
+    from pipeline.batch.processes import LocalProcesses
     from pipeline.batch.run import look_at_scenes, run_batch
     from pipeline.options import BatchOptions, ClassifyOptions, PredictorOptions, SceneOptions
 
@@ -404,8 +405,10 @@ def batch(
         debug=ctx.params["debug"],
     )
     if dry_run:
-        sys.exit(max((_say_plan(*looked) for looked in look_at_scenes(sources, output, setup)), default=0))
-    report = run_batch(sources, output, setup, BatchOptions(timeout, fail_fast), _say_outcome)
+        plan = look_at_scenes(sources, output, setup, LocalProcesses)
+        sys.exit(max((_say_plan(*looked) for looked in plan), default=0))
+    options = BatchOptions(timeout, fail_fast)
+    report = run_batch(sources, output, setup, LocalProcesses, options, _say_outcome)
     _say_batch(report)
     sys.exit(128 + report.signal if report.signal else int(report.count("failed") > 0))
 
