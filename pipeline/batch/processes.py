@@ -31,7 +31,7 @@ from pipeline.batch.messages import (
     Task,
     Tiles,
 )
-from pipeline.batch.worker import work
+from pipeline.batch.worker_process import run_worker_process
 from pipeline.errors import LandcoverError
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,9 @@ class LocalProcesses:
         console = self._consoles / CONSOLES.format(number) if self._consoles else None
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=work, args=(theirs, self._setup, number, console), name=f"landcover worker {number}"
+            target=run_worker_process,
+            args=(theirs, self._setup, number, console),
+            name=f"landcover worker {number}",
         )
         with _signals_blocked():
             process.start()

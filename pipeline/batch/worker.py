@@ -1,4 +1,4 @@
-"""A worker process: loads the model once, then classifies one scene after the other.
+"""A worker: loads the model once, then classifies one scene after the other. Knows nothing of processes.
 
 Scenes overlap. While one is classified, the next is opened and its first pixels are read. As soon as the
 device has all tiles of one scene it gets the tiles of the next: it never waits for the last batches of a
@@ -6,10 +6,8 @@ small scene, nor for files to be written.
 """
 
 import contextlib
-import faulthandler
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -18,10 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipeline.batch.inputs import shown
 from pipeline.batch.messages import (
@@ -33,23 +28,23 @@ from pipeline.batch.messages import (
     WAITING,
     WANTED,
     WRITING,
-    Heartbeat,
-    Idle,
     Outcome,
     Ready,
     Setup,
-    SetupFailed,
     Stage,
     Task,
     Tiles,
 )
 from pipeline.errors import DeviceError, LandcoverError
+from pipeline.options import ClassifyOptions
 
 if TYPE_CHECKING:
+    import torch
+
     from pipeline.classify import ComputedMap, PreparedScene, Result
+    from pipeline.model.bundle import Bundle
     from pipeline.model.card import ModelCard
     from pipeline.model.predictor import Predictor
-    from pipeline.options import ClassifyOptions
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -67,75 +62,15 @@ PROGRESS_SECONDS = 0.2  # between two messages about tiles
 MAX_FINISHING = 2  # scenes whose last batches are computed or files written while another one is classified
 
 
-def work(connection: Connection, setup: Setup, number: int, console: Path | None) -> None:
-    """Run a worker until it is killed: this is the main function of its process.
-
-    Tasks come from the connection. What libraries print goes to the file `console`; None drops it.
-    """
-    _prepare_process(console)
-    channel = _Channel(connection, number)
-    threading.Thread(target=_send_heartbeats, args=(channel, setup.heartbeat), daemon=True).start()
-    for name, value in NETWORK_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    try:
-        pipeline = _load(channel, setup, number)
-    except LandcoverError as error:
-        channel.send(SetupFailed(error))
-        return
-    pipeline.run()
-
-
-def _prepare_process(console: Path | None) -> None:
-    """Ignore signals from the terminal, which are for the batch, and print to a file instead."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):  # they were blocked while this process was started
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    logging.raiseExceptions = False  # a log that cannot be written to a full disk is no reason to fail
-    with contextlib.suppress(OSError), open(console or os.devnull, "wb", buffering=0) as file:  # noqa: PTH123
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    faulthandler.enable()  # prints the stacks after a crash, and on request
-    if hasattr(signal, "SIGUSR1"):
-        faulthandler.register(signal.SIGUSR1)
-
-
-def _send_heartbeats(channel: "_Channel", seconds: float) -> None:
-    """Send a heartbeat every so many seconds; end this process at once when the batch has ended."""
-    parent = parent_process()
-    assert parent is not None
-    while not wait([parent.sentinel], timeout=seconds):
-        channel.send(Heartbeat())
-    os._exit(1)
-
-
-class _Channel:
-    """The connection to the batch. Any thread may send, but only one may receive tasks.
-
-    Without the batch there is no point in going on: the process ends when the connection breaks.
-    """
-
-    def __init__(self, connection: Connection, worker: int):
-        self._connection = connection
-        self._worker = worker
-        self._sending = threading.Lock()
+class Channel(Protocol):
+    """How a worker talks to its executor. Any thread may send, but only one may receive tasks."""
 
     def send(self, message: object) -> None:
         """Send a message."""
-        try:
-            with self._sending:
-                self._connection.send(message)
-        except OSError:
-            os._exit(1)
 
     def next_task(self) -> Task:
-        """Wait for the next task and return it."""
-        self.send(Idle(self._worker))
-        try:
-            return self._connection.recv()
-        except (EOFError, OSError):
-            os._exit(1)
+        """Report `Idle`, wait for the next task and return it."""
+        ...
 
 
 @dataclass
@@ -188,51 +123,64 @@ class _SceneLogs(logging.Handler):
             file.write(f"{head}{self.format(record)}\n")
 
 
-def _load(channel: _Channel, setup: Setup, number: int) -> "_ScenePipeline":
-    """Load the model onto this worker's device and report that it is ready.
+def load_worker(channel: Channel, setup: Setup, number: int) -> "Worker":
+    """Load the model onto the device of worker `number`, and report that it is ready.
 
     Raises:
         LandcoverError: there is no such model or device, or the options do not fit the model.
     """
-    import torch
-
     from pipeline.model.bundle import load_bundle
-    from pipeline.model.device import find_device
-    from pipeline.model.predictor import Predictor
 
+    for name, value in NETWORK_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     logs = _SceneLogs(setup.debug)
     logging.basicConfig(level=logs.level, handlers=[logs], force=True)
     logging.getLogger("rasterio").setLevel(logging.DEBUG if setup.debug else logging.WARNING)
     bundle = load_bundle(setup.model)
     setup.options.check(bundle.card.tile_size)
-    device = find_device(setup.predictor.device)
-    devices = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
-    predictor = None
-    if not setup.look_only:
-        if devices > 1:
-            device = torch.device("cuda", number % devices)
-        if device.type == "cpu":
-            torch.set_num_threads(max(1, torch.get_num_threads() // (setup.workers or 1)))
-        predictor = Predictor(
-            bundle.load_network(), bundle.card, replace(setup.predictor, device=str(device))
-        )
+    device, devices = _choose_device(setup, number)
+    predictor = None if setup.look_only else _load_predictor(bundle, setup, device)
     model = {
         "name": bundle.card.name,
         "digest": bundle.card.digest,
         "classes": [asdict(entry) for entry in bundle.card.classes],
     }
     channel.send(Ready(model, str(device), devices))
-    return _ScenePipeline(channel, bundle.card, predictor, setup.options, logs)
+    return Worker(channel, bundle.card, predictor, setup.options, logs)
+
+
+def _choose_device(setup: Setup, number: int) -> "tuple[torch.device, int]":
+    """Return the device for worker `number`, and how many devices share the work."""
+    import torch
+
+    from pipeline.model.device import find_device
+
+    device = find_device(setup.predictor.device)
+    devices = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 1
+    if devices > 1 and not setup.look_only:
+        device = torch.device("cuda", number % devices)
+    return device, devices
+
+
+def _load_predictor(bundle: "Bundle", setup: Setup, device: "torch.device") -> "Predictor":
+    """Load the network onto a device; on the CPU, the workers share the cores."""
+    import torch
+
+    from pipeline.model.predictor import Predictor
+
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // (setup.workers or 1)))
+    return Predictor(bundle.load_network(), bundle.card, replace(setup.predictor, device=str(device)))
 
 
 @dataclass
-class _ScenePipeline:
-    """Takes scenes through their stages, several at a time, each at another stage."""
+class Worker:
+    """Takes scenes through their stages, a few at a time, each at another stage."""
 
-    channel: _Channel
+    channel: Channel
     card: "ModelCard"
     predictor: "Predictor | None"
-    options: "ClassifyOptions"
+    options: ClassifyOptions
     logs: _SceneLogs
     _writing: threading.Lock = field(default_factory=threading.Lock)  # Matplotlib and some drivers need it
 
@@ -270,7 +218,7 @@ class _ScenePipeline:
             scene, OPENING, lambda: scene_is_done(task.path, task.output, self.card, self.options) or ""
         )
         if reason is not None:
-            self._finish(scene, WANTED if reason else SKIPPED, reason or "done already")
+            self._report(scene, WANTED if reason else SKIPPED, reason or "done already")
 
     def _open(self, scene: _ActiveScene, predictor: "Predictor") -> "PreparedScene | None":
         from pipeline.classify import Result, prepare_scene
@@ -280,7 +228,7 @@ class _ScenePipeline:
             scene, OPENING, lambda: prepare_scene(task.path, task.output, predictor, self.options)
         )
         if isinstance(prepared, Result):
-            self._finish_with(scene, prepared)
+            self._report_result(scene, prepared)
             return None
         if prepared is not None:
             self.channel.send(Stage(task.index, WAITING))
@@ -300,7 +248,7 @@ class _ScenePipeline:
         with self._writing:
             result = self._attempt(scene, WRITING, lambda: write_map(computed))
         if result is not None:
-            self._finish_with(scene, result)
+            self._report_result(scene, result)
 
     def _compute(
         self, scene: _ActiveScene, prepared: "PreparedScene", device_free: threading.Event
@@ -340,16 +288,16 @@ class _ScenePipeline:
                 reason = f"Unexpected {kind} while {stage} (a bug of ours; the log shows where): {error}"
                 unexpected = True
                 log.exception("%s", reason)
-        self._finish(scene, FAILED, reason, unexpected=unexpected)
+        self._report(scene, FAILED, reason, unexpected=unexpected)
         return None
 
-    def _finish_with(self, scene: _ActiveScene, result: "Result") -> None:
+    def _report_result(self, scene: _ActiveScene, result: "Result") -> None:
         status = SKIPPED if result.skipped else DONE
         scene.warnings += result.warnings
         if not result.skipped:
             with self.logs.about(scene):
                 log.info("%s: %d tiles in %.1f s.", result.scene, result.tiles, result.seconds)
-        self._finish(
+        self._report(
             scene,
             status,
             "done already" if result.skipped else "",
@@ -360,7 +308,7 @@ class _ScenePipeline:
             areas=tuple(asdict(area) for area in result.areas),
         )
 
-    def _finish(self, scene: _ActiveScene, status: str, reason: str, **facts: Any) -> None:
+    def _report(self, scene: _ActiveScene, status: str, reason: str, **facts: Any) -> None:
         facts.setdefault("seconds", time.perf_counter() - scene.started)
         self.channel.send(
             Outcome(

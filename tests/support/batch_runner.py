@@ -108,23 +108,23 @@ def poison() -> None:
 
 def die_at_start() -> None:
     """Make every worker die before it loads the model."""
-    import pipeline.batch.worker
+    import pipeline.batch.worker_process
 
-    pipeline.batch.worker._load = lambda *_: os._exit(3)
+    pipeline.batch.worker_process.load_worker = lambda *_: os._exit(3)
 
 
 def lose_first_device() -> None:
     """Break the first worker's device."""
-    import pipeline.batch.worker
+    import pipeline.batch.worker_process
 
-    load = pipeline.batch.worker._load
+    load = pipeline.batch.worker_process.load_worker
 
     def load_or_fail(channel: object, setup: object, number: int) -> object:
         if number == 0:
             raise RuntimeError("no kernel image is available")
         return load(channel, setup, number)  # type: ignore[arg-type]
 
-    pipeline.batch.worker._load = load_or_fail  # type: ignore[assignment]
+    pipeline.batch.worker_process.load_worker = load_or_fail  # type: ignore[assignment]
 
 
 def lose_memory() -> None:
