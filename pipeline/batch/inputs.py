@@ -1,7 +1,7 @@
-"""Which scenes a batch has, and in which folder each one's map goes.
+"""Which scenes a batch has, and which folder each scene's map goes to.
 
-The output mirrors the input: the map of `IN/2023/a.tif` goes to `OUT/2023`. Nothing here opens an
-image: a scene that turns out to be none fails in its worker, with its reason.
+The output mirrors the input: the map of `IN/2023/a.tif` goes to `OUT/2023`. Nothing here opens an image: a
+file that turns out not to be a scene fails later, in its worker.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from pipeline.scenes.sentinel2 import band_in_file_name
 
 log = logging.getLogger(__name__)
 
-# What a search takes for scenes; anything else can be given by name.
+# Files that a search takes for scenes; any other file can be given by name.
 SEARCHED_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img"})
 # What `classify` writes is no scene, should the maps lie among the scenes.
 OWN_OUTPUTS = ("_landcover.tif", "_confidence.tif", "_probabilities.tif")
-# So many single-band files whose names differ by the band alone are one scene: an image takes three.
+# Single-band files whose names differ only in the band are one scene if there are at least as many as RGB has.
 BAND_FILES = 3
 
 _ADDRESS = re.compile(r"/vsi|\w[\w+.-]+:")
@@ -33,33 +33,38 @@ _METADATA = re.compile(r"([^/]+/)?MTD_MSIL(1C|2A)\.xml")
 
 @dataclass(frozen=True)
 class SceneInput:
-    """A scene as `classify` takes it, and the folder for its map, below the batch's output folder.
-
-    `name` is what its files will be called.
-    """
+    """A scene of a batch and where its map goes."""
 
     path: str
+    """The scene, as `open_scene` takes it."""
+
     name: str
+    """What the map's files will be called."""
+
     folder: PurePath
+    """The folder for the map, relative to the batch's output folder."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A scene, and the folder whose place its map takes: absolute, or below the output if `remote`."""
+    """A scene that was found, before the output folders are known."""
 
     path: str
     name: str
-    folder: Path
+    folder: Path  # where the scene is: absolute, or relative to the output folder if `remote`
     remote: bool = False
 
 
 def find_scenes(sources: Sequence[str], output: Path, leave_out: Iterable[str] = ()) -> list[SceneInput]:
-    """Return the scenes of folders, globs, lists (.txt, a path or address a line) and single scenes.
+    """Return the scenes in folders, globs, lists (.txt, one path or address per line) and single scenes.
 
-    Folders are searched through. The common parent of all scenes is mirrored, or the folder itself where
-    one is searched; addresses go below their host and path. Scenes that would write the same files get a
-    folder each, named like the scene's file. Files in `leave_out` and below `output` are no scenes.
-    Raises UsageError if there is none.
+    Folders are searched recursively. The output mirrors the tree below the common parent of all scenes and
+    searched folders; the map of an address goes to its host and path. Scenes that would write the same files
+    each get a folder of their own, named after the scene's file. Files in `leave_out` and below `output` do
+    not count as scenes.
+
+    Raises:
+        UsageError: there is no scene, or a source does not exist.
     """
     found, roots = [], []
     for source in sources:
@@ -73,31 +78,31 @@ def find_scenes(sources: Sequence[str], output: Path, leave_out: Iterable[str] =
             f"There are no scenes in {', '.join(sources)}: a search finds SAFE products, folders of band "
             f"files and files that end in {', '.join(sorted(SEARCHED_SUFFIXES))}."
         )
-    return _tell_apart(_mirror(list(unique.values()), roots))
+    return _separate(_mirror(list(unique.values()), roots))
 
 
 def is_address(path: str) -> bool:
-    """Tell whether GDAL has to make sense of a path: it is remote or inside an archive."""
+    """Return whether only GDAL can open a path: a remote one, or one inside an archive."""
     return _ADDRESS.match(path) is not None and not Path(path).exists()
 
 
 def shown(path: str) -> str:
     """Return a path or address for people to read.
 
-    Without what follows `?` in an address, as a signature is a secret; and with what can be printed in
-    place of bytes that are no text.
+    The part of an address after `?` is left out, since a signature is a secret. Bytes that are not text are
+    escaped.
     """
     plain = path.partition("?")[0] if is_address(path) else path
     return plain.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _absolute(path: str | Path) -> Path:
-    """Return a path without `..`; links stay as they are, since what they are called is in the output."""
+    """Return an absolute path without `..`; links are kept, since the output is named after them."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _expand(source: str, output: Path) -> tuple[list[_Found], list[Path]]:
-    """Return what one argument stands for, and the folder that was searched for it, if one was."""
+    """Return the scenes that one source stands for, and the folders that were searched."""
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".txt":
         return _read_list(path, output)
@@ -105,26 +110,28 @@ def _expand(source: str, output: Path) -> tuple[list[_Found], list[Path]]:
         return _expand_path(source, output)
     if not has_magic(source):
         raise UsageError(f"There is no file or folder {source}.")
-    matches = sorted(glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute ones
+    matches = sorted(glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
     if not matches:
         raise UsageError(f"Nothing matches {source}.")
     scenes = [match for match in matches if _is_scene(Path(match))]
-    return _expand_all(scenes or matches, output)  # folders are searched where nothing else matches: dir_*
+    return _expand_all(scenes or matches, output)  # search folders only if nothing else matches: dir_*
 
 
 def _is_scene(path: Path) -> bool:
-    """Tell whether what a pattern matched is meant as a scene: ** also names the folders on the way."""
+    """Return whether a match of a pattern is a scene: ** also matches folders on the way."""
     if path.is_dir():
         return bool(_scenes_at(path))
     return not (path.name.startswith(".") or path.name.endswith(OWN_OUTPUTS))
 
 
 def _read_list(path: Path, output: Path) -> tuple[list[_Found], list[Path]]:
-    """Read a list of scenes; one that is not there stays in it, to fail alone."""
+    """Read a list of scenes; those that do not exist are kept, to fail one by one."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as a list of scenes, a path a line ({error}).") from error
+        raise UsageError(
+            f"{path} cannot be read as a list of scenes, one path per line ({error})."
+        ) from error
     return _expand_all([line for line in lines if line and not line.startswith("#")], output)
 
 
@@ -147,7 +154,7 @@ def _expand_path(path: str, output: Path) -> tuple[list[_Found], list[Path]]:
 
 
 def _scenes_at(path: Path) -> list[_Found]:
-    """Return the one scene that a SAFE product, its metadata or its zip is; nothing for other paths."""
+    """Return the scene that is a SAFE product, its metadata file or its zip; an empty list for other paths."""
     if _METADATA.fullmatch(path.name):
         path = path.parent
     if path.is_dir() and _is_product(path):
@@ -164,7 +171,10 @@ def _is_product(folder: Path) -> bool:
 
 
 def _product_in_zip(archive: Path) -> str | None:
-    """Return the name of the product in an archive; the archive's own if it cannot be read: to be told."""
+    """Return the name of the product in an archive.
+
+    None if there is no product. An archive that cannot be read counts as one, so that it fails with a reason.
+    """
     try:
         with zipfile.ZipFile(archive) as content:
             document = next((name for name in content.namelist() if _METADATA.fullmatch(name)), None)
@@ -176,11 +186,11 @@ def _product_in_zip(archive: Path) -> str | None:
 
 
 def _search(root: Path, output: Path) -> Iterator[_Found]:
-    """Yield the scenes in and below a folder; links are followed, hidden files and folders are not."""
+    """Yield the scenes in and below a folder; links are followed, hidden files and folders are skipped."""
     seen = set()
 
     def unreadable(error: OSError) -> None:
-        log.warning("%s was not searched: %s.", error.filename, error.strerror)
+        log.warning("%s could not be searched: %s.", error.filename, error.strerror)
 
     for path, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
         folder = Path(path)
@@ -198,7 +208,7 @@ def _search(root: Path, output: Path) -> Iterator[_Found]:
 
 
 def _scenes_in(folder: Path, names: list[str]) -> Iterator[_Found]:
-    """Yield the scenes among a folder's files; a set of band files is one, and its path is the folder's."""
+    """Yield the scenes among a folder's files; a set of band files is one scene with the folder's path."""
     rasters = [
         name
         for name in names
@@ -222,7 +232,7 @@ def _scenes_in(folder: Path, names: list[str]) -> Iterator[_Found]:
 
 
 def _in_archive(path: str) -> _Found | None:
-    """Return the scene for `archive.zip/inside/scene.tif`, if the archive is there."""
+    """Return the scene for a path like `archive.zip/inside/scene.tif`; None if there is no such archive."""
     inside = _absolute(path)
     for archive in inside.parents:
         if archive.suffix.lower() == ".zip" and archive.is_file():
@@ -233,9 +243,11 @@ def _in_archive(path: str) -> _Found | None:
 
 
 def _at_address(address: str) -> _Found:
-    """Place a scene by its address: `https://host/a/b.tif` and `/vsicurl/https://host/a/b.tif` at host/a."""
+    """Return the scene at an address; https://host/a/b.tif and /vsicurl/https://host/a/b.tif go to host/a."""
     plain = address.partition("?")[0]
-    if match := re.fullmatch(r"(?:/vsizip/|zip://)(.+)", plain):  # in an archive at hand: like its path
+    if match := re.fullmatch(
+        r"(?:/vsizip/|zip://)(.+)", plain
+    ):  # in a local archive: goes where its path would
         member = _in_archive(match[1].translate({ord("{"): None, ord("}"): None, ord("!"): "/"}))
         if member:
             return replace(member, path=address)
@@ -249,6 +261,7 @@ def _address_name(address: str) -> str:
 
 
 def _mirror(found: list[_Found], roots: Sequence[Path]) -> list[SceneInput]:
+    """Give each scene its output folder; `roots` are the folders that were searched."""
     local = [scene.folder for scene in found if not scene.remote]
     base = _common_parent([*local, *roots])
     return [
@@ -260,7 +273,7 @@ def _mirror(found: list[_Found], roots: Sequence[Path]) -> list[SceneInput]:
 def _common_parent(folders: Sequence[Path]) -> Path | None:
     try:
         return Path(os.path.commonpath(folders)) if folders else None
-    except ValueError:  # several drives
+    except ValueError:  # they are on several drives
         return None
 
 
@@ -270,41 +283,28 @@ def _below(base: Path | None, folder: Path) -> PurePath:
     return PurePath(folder.drive.strip(":\\/"), *folder.parts[1:])
 
 
-def _tell_apart(scenes: list[SceneInput]) -> list[SceneInput]:
-    """Give a folder of its own to each scene whose files another one would write too.
+def _separate(scenes: list[SceneInput]) -> list[SceneInput]:
+    """Give scenes that would write the same files a folder of their own each; the order stays."""
+    for group in _conflicts(scenes):
+        log.warning(
+            "%s would write the same files: each gets a folder named after its own file.",
+            " and ".join(shown(scene.path) for scene in group),
+        )
+        folders = {scene.path: scene.folder / _file_name(scene.path) for scene in group}
+        scenes = [replace(scene, folder=folders.get(scene.path, scene.folder)) for scene in scenes]
+    # Addresses may differ only in their query, file names only in case: add a digest of the whole path.
+    for group in _conflicts(scenes):
+        folders = {s.path: s.folder.with_name(f"{s.folder.name}-{_digest(s.path)}") for s in group}
+        scenes = [replace(scene, folder=folders.get(scene.path, scene.folder)) for scene in scenes]
+    return scenes
 
-    Upper and lower case are the same: on many disks they are.
-    """
 
-    def key(scene: SceneInput) -> str:
-        return f"{scene.folder.as_posix()}/{scene.name}".casefold()
-
-    def groups(scenes: list[SceneInput]) -> Iterator[list[SceneInput]]:
-        by_key = defaultdict(list)
-        for scene in scenes:
-            by_key[key(scene)].append(scene)
-        return iter(by_key.values())
-
-    apart = []
-    for group in groups(scenes):
-        if len(group) > 1:
-            log.warning(
-                "%s would write the same files: each gets a folder named like its own file.",
-                " and ".join(shown(scene.path) for scene in group),
-            )
-            group = [replace(scene, folder=scene.folder / _file_name(scene.path)) for scene in group]
-        apart += group
-    told = []
-    for group in groups(apart):
-        if (
-            len(group) > 1
-        ):  # addresses that differ in what they ask for, names in case: then by the whole path
-            group = [
-                replace(s, folder=s.folder.with_name(f"{s.folder.name}-{_digest(s.path)}")) for s in group
-            ]
-        told += group
-    order = {scene.path: i for i, scene in enumerate(scenes)}
-    return sorted(told, key=lambda scene: order[scene.path])
+def _conflicts(scenes: Iterable[SceneInput]) -> list[list[SceneInput]]:
+    """Return groups of scenes that would write the same files; many disks ignore upper and lower case."""
+    by_file = defaultdict(list)
+    for scene in scenes:
+        by_file[f"{scene.folder.as_posix()}/{scene.name}".casefold()].append(scene)
+    return [group for group in by_file.values() if len(group) > 1]
 
 
 def _file_name(path: str) -> str:
