@@ -10,7 +10,7 @@ import os
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path, PurePath
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 
 # Files that a search takes for scenes; any other file can be given by name.
 SEARCHED_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img"})
-# What `classify` writes is no scene, should the maps lie among the scenes.
+# Maps that `classify` wrote into a searched folder are not scenes.
 OWN_OUTPUTS = ("_landcover.tif", "_confidence.tif", "_probabilities.tif")
-# Single-band files whose names differ only in the band are one scene if there are at least as many as RGB has.
+# This many single-band files whose names differ only in the band are one scene, since RGB takes three.
 BAND_FILES = 3
 
 _ADDRESS = re.compile(r"/vsi|\w[\w+.-]+:")
@@ -154,7 +154,7 @@ def _expand_path(path: str, output: Path) -> tuple[list[_Found], list[Path]]:
 
 
 def _scenes_at(path: Path) -> list[_Found]:
-    """Return the scene that is a SAFE product, its metadata file or its zip; an empty list for other paths."""
+    """Return the scene that is a SAFE product, its metadata file or its zip; an empty list otherwise."""
     if _METADATA.fullmatch(path.name):
         path = path.parent
     if path.is_dir() and _is_product(path):
@@ -245,9 +245,7 @@ def _in_archive(path: str) -> _Found | None:
 def _at_address(address: str) -> _Found:
     """Return the scene at an address; https://host/a/b.tif and /vsicurl/https://host/a/b.tif go to host/a."""
     plain = address.partition("?")[0]
-    if match := re.fullmatch(
-        r"(?:/vsizip/|zip://)(.+)", plain
-    ):  # in a local archive: goes where its path would
+    if match := re.fullmatch(r"(?:/vsizip/|zip://)(.+)", plain):  # in a local archive
         member = _in_archive(match[1].translate({ord("{"): None, ord("}"): None, ord("!"): "/"}))
         if member:
             return replace(member, path=address)
@@ -285,18 +283,22 @@ def _below(base: Path | None, folder: Path) -> PurePath:
 
 def _separate(scenes: list[SceneInput]) -> list[SceneInput]:
     """Give scenes that would write the same files a folder of their own each; the order stays."""
+    folders: dict[str, PurePath] = {}
     for group in _conflicts(scenes):
         log.warning(
             "%s would write the same files: each gets a folder named after its own file.",
             " and ".join(shown(scene.path) for scene in group),
         )
-        folders = {scene.path: scene.folder / _file_name(scene.path) for scene in group}
-        scenes = [replace(scene, folder=folders.get(scene.path, scene.folder)) for scene in scenes]
+        folders |= {scene.path: scene.folder / _file_name(scene.path) for scene in group}
+    scenes = _move(scenes, folders)
     # Addresses may differ only in their query, file names only in case: add a digest of the whole path.
-    for group in _conflicts(scenes):
-        folders = {s.path: s.folder.with_name(f"{s.folder.name}-{_digest(s.path)}") for s in group}
-        scenes = [replace(scene, folder=folders.get(scene.path, scene.folder)) for scene in scenes]
-    return scenes
+    again = [scene for group in _conflicts(scenes) for scene in group]
+    return _move(scenes, {s.path: s.folder.with_name(f"{s.folder.name}-{_digest(s.path)}") for s in again})
+
+
+def _move(scenes: list[SceneInput], folders: Mapping[str, PurePath]) -> list[SceneInput]:
+    """Return the scenes with new folders for those whose path is in `folders`."""
+    return [replace(scene, folder=folders.get(scene.path, scene.folder)) for scene in scenes]
 
 
 def _conflicts(scenes: Iterable[SceneInput]) -> list[list[SceneInput]]:

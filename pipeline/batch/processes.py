@@ -103,7 +103,7 @@ class LocalProcesses:
     `consoles` is the folder for what workers print, None to drop it.
     """
 
-    def __init__(self, setup: Setup, timeout: float, consoles: Path | None):
+    def __init__(self, setup: Setup, timeout: float, consoles: Path | None) -> None:
         self._setup = replace(setup, heartbeat=min(setup.heartbeat, timeout / 4))
         self._timeout = timeout
         self._consoles = consoles

@@ -26,7 +26,7 @@ class _Assignment:
 class Scheduler:
     """Keeps the queue of a batch; it is told what happens to workers and scenes, and says what to do next."""
 
-    def __init__(self, tasks: Iterable[Task]):
+    def __init__(self, tasks: Iterable[Task]) -> None:
         self._queue = deque(tasks)
         self._second_round: deque[Task] = deque()
         self._suspects: deque[Task] = deque()

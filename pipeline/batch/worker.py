@@ -92,7 +92,7 @@ class _SceneLogs(logging.Handler):
     The current scene is part of the context. Threads that read a scene's pixels inherit the context.
     """
 
-    def __init__(self, debug: bool):
+    def __init__(self, debug: bool) -> None:
         super().__init__(logging.DEBUG if debug else logging.INFO)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
 

@@ -59,7 +59,7 @@ def _send_heartbeats(channel: "_PipeChannel", seconds: float) -> None:
 class _PipeChannel:
     """A `Channel` through a pipe. The process ends if the pipe breaks, since the batch is gone then."""
 
-    def __init__(self, connection: Connection, worker: int):
+    def __init__(self, connection: Connection, worker: int) -> None:
         self._connection = connection
         self._worker = worker
         self._sending = threading.Lock()
