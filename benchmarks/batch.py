@@ -20,7 +20,8 @@ from throughput import make_scene
 
 from pipeline.batch.inputs import find_scenes
 from pipeline.batch.messages import DONE, Outcome, Ready, Setup, Task
-from pipeline.batch.pool import Pool
+from pipeline.batch.processes import LocalProcesses
+from pipeline.batch.run import run_tasks
 from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 from pipeline.tiles import TileGrid
 
@@ -46,7 +47,7 @@ def time_batch(scenes: Path, setup: Setup) -> float:
     with tempfile.TemporaryDirectory() as output:
         found = find_scenes([str(scenes)], Path(output))
         tasks = [Task(i, scene.path, Path(output) / scene.folder) for i, scene in enumerate(found)]
-        with closing(Pool(setup, timeout=3600).run(tasks)) as news:
+        with closing(run_tasks(tasks, LocalProcesses(setup, timeout=3600, consoles=None))) as news:
             for event in news:
                 if isinstance(event, Ready):
                     started = started or time.perf_counter()

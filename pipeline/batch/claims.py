@@ -1,4 +1,4 @@
-"""An output folder belongs to one batch at a time; what killed ones left behind goes."""
+"""Claims: which batch is working in an output folder, and what killed batches left unfinished there."""
 
 import logging
 import os
@@ -15,16 +15,17 @@ from pipeline.files import leftovers
 
 log = logging.getLogger(__name__)
 
-LOCK = ".batch.lock"
+CLAIM_NAME = ".batch.lock"
 
 
 @contextmanager
-def held(output: Path) -> Iterator[None]:
-    """Hold the folder `output` against other batches; the system lets go of it however this one ends.
+def claim(output: Path) -> Iterator[None]:
+    """Keep other batches out of the folder `output`; the system drops the claim however the process ends.
 
-    Raises OutputError, naming the other batch, if it is held already.
+    Raises:
+        OutputError: another batch has claimed the folder (the message names it), or it cannot be locked.
     """
-    path = output / LOCK
+    path = output / CLAIM_NAME
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
@@ -39,25 +40,26 @@ def held(output: Path) -> Iterator[None]:
             "with `output`."
         ) from error
     try:
-        with suppress(OSError):  # where a lock also keeps its holder from writing, the name is done without
+        with suppress(OSError):  # on some systems even the owner cannot write to a locked file
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield
     finally:
         lock.release()
 
 
-def _owner(lock: Path) -> str:
+def _owner(path: Path) -> str:
+    """Return the process that has claimed a folder, in parentheses; empty if it is unknown."""
     try:
-        owner = lock.read_text(encoding="utf-8").strip()
+        owner = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         owner = ""
     return f" ({owner})" if owner else ""
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Remove what runs that were killed had not finished writing into these folders.
+    """Remove what killed runs left unfinished in these folders.
 
-    Only for who holds them: of a run that is still writing it would take the same.
+    Call this only while holding a claim: it would also remove what another run is still writing.
     """
     for folder in set(folders):
         for path in leftovers(folder):

@@ -1,7 +1,7 @@
-"""Which scenes a batch has, and in which folder each one's map goes.
+"""Which scenes a batch has, and which folder each scene's map goes to.
 
-The output mirrors the input: the map of `IN/2023/a.tif` goes to `OUT/2023`. Nothing here opens an
-image: a scene that turns out to be none fails in its worker, with its reason.
+The output mirrors the input: the map of `IN/2023/a.tif` goes to `OUT/2023`. Nothing here opens an image: a
+file that turns out not to be a scene fails later, in its worker.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path, PurePath
@@ -21,9 +21,9 @@ from pipeline.scenes.registry import recognise, root_of
 
 log = logging.getLogger(__name__)
 
-# What a search takes for scenes; anything else can be given by name.
+# Files that a search takes for scenes; any other file can be given by name.
 SEARCHED_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img"})
-# So many single-band files whose names differ by the band alone are one scene: an image takes three.
+# This many single-band files whose names differ only in the band are one scene, since RGB takes three.
 BAND_FILES = 3
 
 _ADDRESS = re.compile(r"/vsi|\w[\w+.-]+:")
@@ -31,33 +31,38 @@ _ADDRESS = re.compile(r"/vsi|\w[\w+.-]+:")
 
 @dataclass(frozen=True)
 class SceneInput:
-    """A scene as `classify` takes it, and the folder for its map, below the batch's output folder.
-
-    `name` is what its files will be called.
-    """
+    """A scene of a batch and where its map goes."""
 
     path: str
+    """The scene, as `open_scene` takes it."""
+
     name: str
+    """What the map's files will be called."""
+
     folder: PurePath
+    """The folder for the map, relative to the batch's output folder."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A scene, and the folder whose place its map takes: absolute, or below the output if `remote`."""
+    """A scene that was found, before the output folders are known."""
 
     path: str
     name: str
-    folder: Path
+    folder: Path  # where the scene is: absolute, or relative to the output folder if `remote`
     remote: bool = False
 
 
 def find_scenes(sources: Sequence[str], output: Path, leave_out: Iterable[str] = ()) -> list[SceneInput]:
-    """Return the scenes of folders, globs, lists (.txt, a path or address a line) and single scenes.
+    """Return the scenes in folders, globs, lists (.txt, one path or address per line) and single scenes.
 
-    Folders are searched through. The common parent of all scenes is mirrored, or the folder itself where
-    one is searched; addresses go below their host and path. Scenes that would write the same files get a
-    folder each, named like the scene's file. Files in `leave_out` and below `output` are no scenes.
-    Raises UsageError if there is none.
+    Folders are searched recursively. The output mirrors the tree below the common parent of all scenes and
+    searched folders; the map of an address goes to its host and path. Scenes that would write the same files
+    each get a folder of their own, named after the scene's file. Files in `leave_out` and below `output` do
+    not count as scenes.
+
+    Raises:
+        UsageError: there is no scene, or a source does not exist.
     """
     found, roots = [], []
     for source in sources:
@@ -71,31 +76,31 @@ def find_scenes(sources: Sequence[str], output: Path, leave_out: Iterable[str] =
             f"There are no scenes in {', '.join(sources)}: a search finds SAFE products, folders of band "
             f"files and files that end in {', '.join(sorted(SEARCHED_SUFFIXES))}."
         )
-    return _tell_apart(_mirror(list(unique.values()), roots))
+    return _separate(_mirror(list(unique.values()), roots))
 
 
 def is_address(path: str) -> bool:
-    """Tell whether GDAL has to make sense of a path: it is remote or inside an archive."""
+    """Return whether only GDAL can open a path: a remote one, or one inside an archive."""
     return _ADDRESS.match(path) is not None and not Path(path).exists()
 
 
 def shown(path: str) -> str:
     """Return a path or address for people to read.
 
-    Without what follows `?` in an address, as a signature is a secret; and with what can be printed in
-    place of bytes that are no text.
+    The part of an address after `?` is left out, since a signature is a secret. Bytes that are not text are
+    escaped.
     """
     plain = path.partition("?")[0] if is_address(path) else path
     return plain.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _absolute(path: str | Path) -> Path:
-    """Return a path without `..`; links stay as they are, since what they are called is in the output."""
+    """Return an absolute path without `..`; links are kept, since the output is named after them."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _expand(source: str, output: Path) -> tuple[list[_Found], list[Path]]:
-    """Return what one argument stands for, and the folder that was searched for it, if one was."""
+    """Return the scenes that one source stands for, and the folders that were searched."""
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".txt":
         return _read_list(path, output)
@@ -103,26 +108,28 @@ def _expand(source: str, output: Path) -> tuple[list[_Found], list[Path]]:
         return _expand_path(source, output)
     if not has_magic(source):
         raise UsageError(f"There is no file or folder {source}.")
-    matches = sorted(glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute ones
+    matches = sorted(glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
     if not matches:
         raise UsageError(f"Nothing matches {source}.")
     scenes = [match for match in matches if _is_scene(Path(match))]
-    return _expand_all(scenes or matches, output)  # folders are searched where nothing else matches: dir_*
+    return _expand_all(scenes or matches, output)  # search folders only if nothing else matches: dir_*
 
 
 def _is_scene(path: Path) -> bool:
-    """Tell whether what a pattern matched is meant as a scene: ** also names the folders on the way."""
+    """Return whether a match of a pattern is a scene: ** also matches folders on the way."""
     if path.is_dir():
         return bool(_scenes_at(path))
     return not (path.name.startswith(".") or is_output(path.name))
 
 
 def _read_list(path: Path, output: Path) -> tuple[list[_Found], list[Path]]:
-    """Read a list of scenes; one that is not there stays in it, to fail alone."""
+    """Read a list of scenes; those that do not exist are kept, to fail one by one."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as a list of scenes, a path a line ({error}).") from error
+        raise UsageError(
+            f"{path} cannot be read as a list of scenes, one path per line ({error})."
+        ) from error
     return _expand_all([line for line in lines if line and not line.startswith("#")], output)
 
 
@@ -152,11 +159,11 @@ def _scenes_at(path: Path) -> list[_Found]:
 
 
 def _search(root: Path, output: Path) -> Iterator[_Found]:
-    """Yield the scenes in and below a folder; links are followed, hidden files and folders are not."""
+    """Yield the scenes in and below a folder; links are followed, hidden files and folders are skipped."""
     seen = set()
 
     def unreadable(error: OSError) -> None:
-        log.warning("%s was not searched: %s.", error.filename, error.strerror)
+        log.warning("%s could not be searched: %s.", error.filename, error.strerror)
 
     for path, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
         folder = Path(path)
@@ -174,7 +181,7 @@ def _search(root: Path, output: Path) -> Iterator[_Found]:
 
 
 def _scenes_in(folder: Path, names: list[str]) -> Iterator[_Found]:
-    """Yield the scenes among a folder's files; a set of band files is one, and its path is the folder's."""
+    """Yield the scenes among a folder's files; a set of band files is one scene with the folder's path."""
     rasters = [
         name for name in names if Path(name).suffix.lower() in SEARCHED_SUFFIXES and not is_output(name)
     ]
@@ -196,7 +203,7 @@ def _scenes_in(folder: Path, names: list[str]) -> Iterator[_Found]:
 
 
 def _in_archive(path: str) -> _Found | None:
-    """Return the scene for `archive.zip/inside/scene.tif`, if the archive is there."""
+    """Return the scene for a path like `archive.zip/inside/scene.tif`; None if there is no such archive."""
     inside = _absolute(path)
     for archive in inside.parents:
         if archive.suffix.lower() == ".zip" and archive.is_file():
@@ -207,9 +214,9 @@ def _in_archive(path: str) -> _Found | None:
 
 
 def _at_address(address: str) -> _Found:
-    """Place a scene by its address: `https://host/a/b.tif` and `/vsicurl/https://host/a/b.tif` at host/a."""
+    """Return the scene at an address; https://host/a/b.tif and /vsicurl/https://host/a/b.tif go to host/a."""
     plain = address.partition("?")[0]
-    if match := re.fullmatch(r"(?:/vsizip/|zip://)(.+)", plain):  # in an archive at hand: like its path
+    if match := re.fullmatch(r"(?:/vsizip/|zip://)(.+)", plain):  # in a local archive
         member = _in_archive(match[1].translate({ord("{"): None, ord("}"): None, ord("!"): "/"}))
         if member:
             return replace(member, path=address)
@@ -223,6 +230,7 @@ def _address_name(address: str) -> str:
 
 
 def _mirror(found: list[_Found], roots: Sequence[Path]) -> list[SceneInput]:
+    """Give each scene its output folder; `roots` are the folders that were searched."""
     local = [scene.folder for scene in found if not scene.remote]
     base = _common_parent([*local, *roots])
     return [
@@ -234,7 +242,7 @@ def _mirror(found: list[_Found], roots: Sequence[Path]) -> list[SceneInput]:
 def _common_parent(folders: Sequence[Path]) -> Path | None:
     try:
         return Path(os.path.commonpath(folders)) if folders else None
-    except ValueError:  # several drives
+    except ValueError:  # they are on several drives
         return None
 
 
@@ -244,41 +252,32 @@ def _below(base: Path | None, folder: Path) -> PurePath:
     return PurePath(folder.drive.strip(":\\/"), *folder.parts[1:])
 
 
-def _tell_apart(scenes: list[SceneInput]) -> list[SceneInput]:
-    """Give a folder of its own to each scene whose files another one would write too.
+def _separate(scenes: list[SceneInput]) -> list[SceneInput]:
+    """Give scenes that would write the same files a folder of their own each; the order stays."""
+    folders: dict[str, PurePath] = {}
+    for group in _conflicts(scenes):
+        log.warning(
+            "%s would write the same files: each gets a folder named after its own file.",
+            " and ".join(shown(scene.path) for scene in group),
+        )
+        folders |= {scene.path: scene.folder / _file_name(scene.path) for scene in group}
+    scenes = _move(scenes, folders)
+    # Addresses may differ only in their query, file names only in case: add a digest of the whole path.
+    again = [scene for group in _conflicts(scenes) for scene in group]
+    return _move(scenes, {s.path: s.folder.with_name(f"{s.folder.name}-{_digest(s.path)}") for s in again})
 
-    Upper and lower case are the same: on many disks they are.
-    """
 
-    def key(scene: SceneInput) -> str:
-        return f"{scene.folder.as_posix()}/{scene.name}".casefold()
+def _move(scenes: list[SceneInput], folders: Mapping[str, PurePath]) -> list[SceneInput]:
+    """Return the scenes with new folders for those whose path is in `folders`."""
+    return [replace(scene, folder=folders.get(scene.path, scene.folder)) for scene in scenes]
 
-    def groups(scenes: list[SceneInput]) -> Iterator[list[SceneInput]]:
-        by_key = defaultdict(list)
-        for scene in scenes:
-            by_key[key(scene)].append(scene)
-        return iter(by_key.values())
 
-    apart = []
-    for group in groups(scenes):
-        if len(group) > 1:
-            log.warning(
-                "%s would write the same files: each gets a folder named like its own file.",
-                " and ".join(shown(scene.path) for scene in group),
-            )
-            group = [replace(scene, folder=scene.folder / _file_name(scene.path)) for scene in group]
-        apart += group
-    told = []
-    for group in groups(apart):
-        if (
-            len(group) > 1
-        ):  # addresses that differ in what they ask for, names in case: then by the whole path
-            group = [
-                replace(s, folder=s.folder.with_name(f"{s.folder.name}-{_digest(s.path)}")) for s in group
-            ]
-        told += group
-    order = {scene.path: i for i, scene in enumerate(scenes)}
-    return sorted(told, key=lambda scene: order[scene.path])
+def _conflicts(scenes: Iterable[SceneInput]) -> list[list[SceneInput]]:
+    """Return groups of scenes that would write the same files; many disks ignore upper and lower case."""
+    by_file = defaultdict(list)
+    for scene in scenes:
+        by_file[f"{scene.folder.as_posix()}/{scene.name}".casefold()].append(scene)
+    return [group for group in by_file.values() if len(group) > 1]
 
 
 def _file_name(path: str) -> str:

@@ -1,4 +1,7 @@
-"""What a batch and its workers tell each other: plain values, so that neither needs what the other loads."""
+"""Messages between a batch and its workers, and the words for a scene's status: plain values only.
+
+This module imports nothing heavy, so that a batch need not load what its workers load.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,15 +10,15 @@ from typing import Any
 from pipeline.errors import LandcoverError
 from pipeline.options import ClassifyOptions, PredictorOptions
 
-# A scene's way through a worker. While it waits for the one before it, nobody waits for a sign of it.
-OPENING, CLASSIFYING, WRITING, WAITING = "opened", "classified", "written", "waiting"
+# The stages of a scene in a worker. A waiting scene makes no progress because another one goes first.
+WAITING, OPENING, CLASSIFYING, WRITING = "waiting", "being opened", "being classified", "being written"
 
 DONE, SKIPPED, FAILED, INTERRUPTED, WANTED = "done", "skipped", "failed", "interrupted", "to do"
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What all workers need to know to do the same."""
+    """What every worker needs to know; the same for all of them."""
 
     model: str
     """The name or folder of the model."""
@@ -27,92 +30,134 @@ class Setup:
     """How a worker computes."""
 
     workers: int | None = None
-    """How many share the machine; None for one a device."""
+    """How many workers share the machine; None for one per device."""
 
     look_only: bool = False
-    """Look at the scenes and do nothing."""
+    """Only report what would be done with each scene."""
 
     debug: bool = False
     """Log everything."""
 
     heartbeat: float = 10.0
-    """Seconds between two messages that a worker's process is not stuck."""
+    """Seconds between two heartbeats of a worker."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A scene to classify into the folder `output`; `log` is the file for what there is to say of it.
-
-    `tries` is how often it went wrong before; `alone` has no other scene be worked on meanwhile.
-    """
+    """A scene to classify."""
 
     index: int
+    """The scene's position in the batch."""
+
     path: str
+    """The scene, as `open_scene` takes it."""
+
     output: Path
+    """The folder for the map."""
+
     log: Path | None = None
+    """The scene's log file; None to log nothing."""
+
+    retry: bool = False
+    """Whether to try once more after a failure, since a remote scene may be available again later."""
+
     tries: int = 0
+    """How often it failed before."""
+
     alone: bool = False
+    """Whether no other scene may be worked on at the same time."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker has loaded the model: its facts for the report, and how many devices of its kind there are."""
+    """A worker has loaded the model."""
 
     model: dict[str, Any]
+    """The model's name, digest and classes, for the report."""
+
     device: str
+    """The device that the worker computes on."""
+
     devices: int
+    """How many devices of this kind the machine has."""
 
 
 @dataclass(frozen=True)
-class Unable:
-    """A worker cannot work, and no other could."""
+class SetupFailed:
+    """A worker cannot use its setup, and no other worker could."""
 
     error: LandcoverError
+    """Why not."""
 
 
 @dataclass(frozen=True)
-class Hungry:
-    """A worker has room for a scene."""
+class Idle:
+    """A worker can take another scene."""
+
+    worker: int
+    """The worker's number."""
 
 
 @dataclass(frozen=True)
-class Alive:
-    """A worker's process is not stuck as a whole."""
+class Heartbeat:
+    """A worker's process is still running."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A scene has come this far."""
+    """A scene has reached another stage."""
 
     index: int
+    """The scene's position in the batch."""
+
     stage: str
+    """One of `WAITING`, `OPENING`, `CLASSIFYING` and `WRITING`."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """So many more tiles of a scene are classified."""
+    """More tiles of a scene are classified."""
 
     index: int
+    """The scene's position in the batch."""
+
     count: int
+    """How many more."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it ended with a scene.
-
-    `status` is one of done, skipped, failed and interrupted, or to do when scenes are only looked at;
-    `reason` says why. `files` are the map's by kind, `areas` a row a class, `memory` the most that the
-    worker has held so far, in bytes. `unexpected` is what another attempt, in a fresh worker, may spare.
-    """
+    """How a scene ended."""
 
     index: int
+    """The scene's position in the batch."""
+
     status: str
+    """`DONE`, `SKIPPED`, `FAILED` or `INTERRUPTED`; `WANTED` if scenes are only looked at."""
+
     reason: str = ""
+    """Why, in one sentence; empty where the status says it all."""
+
     name: str = ""
+    """What the map's files are called; empty if the scene was never opened."""
+
     seconds: float = 0.0
+    """How long it took."""
+
     tiles: int = 0
+    """How many tiles were classified."""
+
     files: dict[str, str] = field(default_factory=dict)
+    """Paths of the map's files, by kind."""
+
     areas: tuple[dict[str, Any], ...] = ()
+    """The map's area per class, one row each."""
+
     warnings: tuple[str, ...] = ()
+    """What the user should know before trusting the map."""
+
     memory: int | None = None
+    """Bytes: the worker's peak memory so far; None if unknown."""
+
     unexpected: bool = False
+    """Whether it failed in a way that may not happen again in a fresh worker."""

@@ -1,4 +1,4 @@
-"""The report of a batch: how it ended with each scene, as JSON and as a page that needs nothing else."""
+"""The report of a batch: how each scene ended, as JSON and as a single HTML page."""
 
 import base64
 import io
@@ -25,32 +25,45 @@ log = logging.getLogger(__name__)
 JSON_NAME, HTML_NAME, LOGS = "batch_report.json", "batch_report.html", "logs"
 TEMPLATE = "report.html.jinja"
 
-# A page of some 5 MB; the scenes after these are there without a picture.
-MAX_PICTURES = 500
+MAX_PICTURES = 500  # keeps the page at about 5 MB; further scenes are listed without a picture
 PICTURE_SIDE = 160  # pixels
 
 
 @dataclass
 class Report:
-    """What is known of a batch, collected while it runs.
-
-    `model` has the card's name, digest and classes once a worker has loaded it; `signal` is the number of
-    the signal that ended the batch, 0 for none; `memory` the most that a worker has held, in bytes.
-    """
+    """What is known of a batch, collected while it runs."""
 
     output: Path
-    scenes: list[SceneInput]
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
-    model: dict[str, Any] | None = None
-    device: str = ""
-    memory: int = 0
-    signal: int = 0
-    seconds: float = 0.0
-    started: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
-    _begun: float = field(default_factory=time.monotonic)
+    """The batch's output folder."""
 
-    def take(self, event: object) -> None:
-        """Remember what a worker told."""
+    scenes: list[SceneInput]
+    """All scenes of the batch, in order."""
+
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    """How scenes ended, by their position in `scenes`."""
+
+    model: dict[str, Any] | None = None
+    """The model's name, digest and classes; None until a worker has loaded it."""
+
+    device: str = ""
+    """The device that the workers compute on."""
+
+    memory: int = 0
+    """Bytes: the largest peak memory of a worker; 0 if unknown."""
+
+    signal: int = 0
+    """The number of the signal that ended the batch; 0 for none."""
+
+    seconds: float = 0.0
+    """How long the batch took."""
+
+    started: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    """When the batch started, in UTC."""
+
+    _began: float = field(default_factory=time.monotonic)
+
+    def add(self, event: object) -> None:
+        """Add what an event says of the batch; most say nothing."""
         if isinstance(event, Ready):
             self.model, self.device = event.model, event.device
         elif isinstance(event, Outcome):
@@ -58,23 +71,23 @@ class Report:
             self.memory = max(self.memory, event.memory or 0)
 
     def close(self, signal: int) -> None:
-        """Count what has no outcome yet as interrupted."""
+        """End the report: scenes without an outcome count as interrupted."""
         self.signal = signal
-        self.seconds = time.monotonic() - self._begun
+        self.seconds = time.monotonic() - self._began
         for index in range(len(self.scenes)):
             self.outcomes.setdefault(index, Outcome(index, INTERRUPTED, "not finished when the batch ended"))
 
     def count(self, status: str) -> int:
-        """Return how many scenes ended so."""
+        """Return how many scenes have this status."""
         return sum(outcome.status == status for outcome in self.outcomes.values())
 
     @property
     def tiles(self) -> int:
-        """Tiles that were classified in this run."""
+        """How many tiles were classified in this run."""
         return sum(outcome.tiles for outcome in self.outcomes.values() if outcome.status == DONE)
 
     def areas(self) -> list[dict[str, Any]]:
-        """Return each class's area over all maps, those of earlier runs too, in the order of the ids."""
+        """Return each class's area in all maps, also those of earlier runs, in the order of the class ids."""
         hectares: Counter[int] = Counter()
         for outcome in self.outcomes.values():
             for area in outcome.areas:
@@ -92,7 +105,7 @@ class Report:
         ]
 
     def log_of(self, index: int) -> Path:
-        """Return where the log of a scene lies."""
+        """Return the path of a scene's log."""
         scene = self.scenes[index]
         return self.output / LOGS / scene.folder / f"{scene.name}.log"
 
@@ -100,7 +113,8 @@ class Report:
 def write_report(report: Report) -> None:
     """Write `batch_report.json` and `batch_report.html` into the batch's output folder.
 
-    Raises OutputError if they cannot be written.
+    Raises:
+        OutputError: they cannot be written.
     """
     write_files(
         {
@@ -151,7 +165,7 @@ def _link(path: str | Path, folder: Path) -> str:
 
 
 def _page(report: Report) -> str:
-    """Fill the page's template, which escapes all text."""
+    """Return the HTML page; the template escapes all text."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -182,7 +196,7 @@ def _page(report: Report) -> str:
 def _card(
     report: Report, outcome: Outcome, picture: bool = False, colors: dict[int, str] | None = None
 ) -> dict[str, Any]:
-    """Return what the page shows of a scene."""
+    """Return what the page shows of a scene, for the template."""
     scene = report.scenes[outcome.index]
     log_file = report.log_of(outcome.index)
     bar = [
@@ -207,20 +221,20 @@ def _card(
 
 
 def _picture(path: Path) -> str:
-    """Return a map as a small PNG in its own colours, as an address; "" if there is none."""
+    """Return a map as a data URL of a small PNG in the map's colors; "" if the map cannot be read."""
     try:
         with Image.open(path) as image:
             image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.NEAREST, reducing_gap=None)
             memory = io.BytesIO()
             image.save(memory, "PNG", optimize=True, transparency=0)
-    except (OSError, ValueError) as error:  # removed since
+    except (OSError, ValueError) as error:  # the map may have been removed meanwhile
         log.debug("No picture of %s: %s", path, error)
         return ""
     return "data:image/png;base64," + base64.b64encode(memory.getvalue()).decode("ascii")
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person says it: 4.2 s, 3 min 5 s, 2 h 10 min."""
+    """Return a duration for people to read: 4.2 s, 3 min 5 s, 2 h 10 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

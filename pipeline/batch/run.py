@@ -1,12 +1,12 @@
-"""Many scenes, start to finish: found, classified in worker processes, and reported on.
+"""The story of a batch: find the scenes, have an executor's workers classify them, write the report.
 
-The batch itself opens no scene and loads no network, so that whatever a scene does, it does to a worker.
+The batch itself opens no scene and loads no network: a scene can harm only the worker that has it.
 """
 
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,54 +15,59 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipeline.batch.claims import held, remove_leftovers
-from pipeline.batch.inputs import SceneInput, find_scenes
-from pipeline.batch.messages import FAILED, Outcome, Ready, Setup, Task, Tiles
-from pipeline.batch.pool import Pool
+from pipeline.batch.claims import claim, remove_leftovers
+from pipeline.batch.executor import Event, Executor, StartExecutor, WorkerLost
+from pipeline.batch.inputs import SceneInput, find_scenes, is_address
+from pipeline.batch.messages import FAILED, Idle, Outcome, Ready, Setup, Task, Tiles
 from pipeline.batch.report import LOGS, Report, write_report
+from pipeline.batch.scheduler import Scheduler
 from pipeline.files import make_folder
 from pipeline.options import BatchOptions
 
 log = logging.getLogger(__name__)
+
+Progress = Ready | Tiles | Outcome
 
 
 def run_batch(
     sources: Sequence[str],
     output: Path,
     setup: Setup,
+    start_executor: StartExecutor,
     options: BatchOptions = BatchOptions(),
     on_outcome: Callable[[SceneInput, Outcome], None] = lambda scene, outcome: None,
 ) -> Report:
     """Classify all scenes of `sources` (see `find_scenes`) into the folder `output`, and write the report.
 
-    A scene whose `run.json` matches is left as it is, any other is done again if `setup.options` has
-    `refresh`; `on_outcome` is told how each one ended, as it ends. SIGINT, SIGTERM and SIGHUP end the batch
-    at once; the report then says which scenes were interrupted. Raises UsageError if there is nothing to do,
-    OutputError if `output` cannot be written to or another batch is at it, and what the workers raise if the
-    model cannot be loaded.
+    A scene whose `run.json` matches is left as it is; any other is classified again if `setup.options` has
+    `refresh`. `on_outcome` is called for each scene as it ends. SIGINT, SIGTERM and SIGHUP end the batch at
+    once; the report then says which scenes were interrupted.
+
+    Raises:
+        UsageError: there is nothing to do.
+        OutputError: `output` cannot be written to, or another batch is working in it.
+        LandcoverError: the workers cannot be started or cannot load the model.
     """
     scenes = find_scenes(sources, output, _masks(setup))
     make_folder(output)
-    with held(output), _Signals() as signals:
+    with claim(output), _StopSignals() as signals:
         report = Report(output, scenes)
         tasks = _tasks(report)
         folders = [output, *(task.output for task in tasks)]
         remove_leftovers(folders)
-        pool = Pool(setup, options.timeout, consoles=output / LOGS)
         try:
-            with _bars(len(scenes)) as advance, closing(pool.run(tasks)) as news:
+            executor = start_executor(setup, options.timeout, output / LOGS)
+            with _progress_bars(len(scenes)) as advance, closing(run_tasks(tasks, executor)) as news:
                 for event in news:
-                    report.take(event)
+                    report.add(event)
                     advance(event)
                     if isinstance(event, Outcome):
                         on_outcome(scenes[event.index], event)
                     failed = isinstance(event, Outcome) and event.status == FAILED
                     if signals.received or (failed and options.fail_fast):
                         break
-        finally:  # also when workers cannot be started any more
+        finally:  # also when no worker can be started
             remove_leftovers(folders)
-            for console in (output / LOGS).glob(".worker-*.txt"):
-                console.unlink(missing_ok=True)
             report.close(signals.received)
             if report.model is not None:
                 write_report(report)
@@ -70,18 +75,55 @@ def run_batch(
 
 
 def look_at_scenes(
-    sources: Sequence[str], output: Path, setup: Setup
+    sources: Sequence[str], output: Path, setup: Setup, start_executor: StartExecutor
 ) -> Iterator[tuple[SceneInput, Outcome]]:
-    """Yield each scene with what `run_batch` would do with it, and why; nothing is written.
+    """Yield each scene with what `run_batch` would do with it, and why; this writes nothing.
 
-    Raises UsageError if there is no scene, and what a worker raises if there is no such model.
+    Raises:
+        UsageError: there is no scene.
+        LandcoverError: the workers cannot be started or cannot load the model's card.
     """
     scenes = find_scenes(sources, output, _masks(setup))
     tasks = [Task(i, scene.path, output / scene.folder) for i, scene in enumerate(scenes)]
-    with closing(Pool(replace(setup, look_only=True), BatchOptions.timeout).run(tasks)) as news:
+    executor = start_executor(replace(setup, look_only=True), BatchOptions.timeout, None)
+    with closing(run_tasks(tasks, executor)) as news:
         for event in news:
             if isinstance(event, Outcome):
                 yield scenes[event.index], event
+
+
+def run_tasks(tasks: Iterable[Task], executor: Executor) -> Generator[Progress | None]:
+    """Have the executor's workers do all tasks, and stop it in the end.
+
+    Yields progress and one final outcome for each task, and None at least twice a second, so that the caller
+    can look at other things. Closing the generator early stops the workers. Raises what the executor raises.
+    """
+    scheduler = Scheduler(tasks)
+    try:
+        while not scheduler.finished:
+            for worker in scheduler.take_spent_workers():
+                executor.end_worker(worker)
+            executor.ensure_workers(scheduler.useful_workers)
+            for worker, task in scheduler.assign():
+                executor.submit(worker, task)
+            for event in executor.events():
+                yield from _schedule(scheduler, event)
+            yield None
+    finally:
+        executor.stop()
+
+
+def _schedule(scheduler: Scheduler, event: Event) -> Sequence[Progress]:
+    """Tell the scheduler what happened; returns what the batch should know of it."""
+    match event:
+        case Idle():
+            scheduler.worker_idle(event.worker)
+            return []
+        case Outcome():
+            return scheduler.scene_ended(event)
+        case WorkerLost():
+            return scheduler.worker_lost(event)
+    return [event]
 
 
 def _masks(setup: Setup) -> list[str]:
@@ -90,9 +132,13 @@ def _masks(setup: Setup) -> list[str]:
 
 
 def _tasks(report: Report) -> list[Task]:
-    """Return a task for each scene, with a folder for its log; OutputError if one cannot be made."""
+    """Return a task for each scene, and make the folders of their logs.
+
+    Raises:
+        OutputError: a folder cannot be made.
+    """
     tasks = [
-        Task(i, scene.path, report.output / scene.folder, report.log_of(i))
+        Task(i, scene.path, report.output / scene.folder, report.log_of(i), retry=is_address(scene.path))
         for i, scene in enumerate(report.scenes)
     ]
     for folder in {task.log.parent for task in tasks if task.log}:
@@ -101,45 +147,45 @@ def _tasks(report: Report) -> list[Task]:
 
 
 @contextmanager
-def _bars(scenes: int) -> Iterator[Callable[[object], None]]:
-    """Show how far the batch is, where there is a terminal; gives a function to tell all news to."""
+def _progress_bars(scenes: int) -> Iterator[Callable[[Progress | None], None]]:
+    """Show how far the batch is, if there is a terminal; gives a function to call with each event."""
     with (
-        tqdm(total=scenes, desc="scenes", unit=" scenes", disable=None) as whole,
-        tqdm(desc="tiles", unit=" tiles", disable=None) as tiles,
+        tqdm(total=scenes, desc="scenes", unit=" scenes", disable=None) as scene_bar,
+        tqdm(desc="tiles", unit=" tiles", disable=None) as tile_bar,
     ):
 
-        def advance(event: object) -> None:
+        def advance(event: Progress | None) -> None:
             if isinstance(event, Outcome):
-                whole.update()
+                scene_bar.update()
             elif isinstance(event, Tiles):
-                tiles.update(event.count)
-            elif isinstance(event, Ready):  # loading the model says nothing about how long scenes take
-                whole.unpause()
-                tiles.unpause()
+                tile_bar.update(event.count)
+            elif isinstance(event, Ready):  # the time to load the model must not count as a scene's
+                scene_bar.unpause()
+                tile_bar.unpause()
 
         yield advance
 
 
-class _Signals:
-    """Takes note of Ctrl-C and requests to end, so that the batch ends in order; a second one ends it now."""
+class _StopSignals:
+    """Records Ctrl-C and requests to end, so that the batch ends in order; a second one ends it at once."""
 
     NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
     def __init__(self) -> None:
         self.received = 0
-        self._before: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread():  # others may not
+    def __enter__(self) -> "_StopSignals":
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
             numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
-            self._before = {number: signal.signal(number, self._note) for number in numbers}
+            self._previous = {number: signal.signal(number, self._record) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _record(self, number: int, _: FrameType | None) -> None:
         if self.received:
             raise KeyboardInterrupt
         self.received = number

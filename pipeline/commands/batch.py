@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from pipeline.batch.inputs import SceneInput, shown
 from pipeline.batch.messages import DONE, FAILED, INTERRUPTED, SKIPPED, Outcome, Setup
+from pipeline.batch.processes import LocalProcesses
 from pipeline.batch.report import HTML_NAME, Report, duration
 from pipeline.batch.run import look_at_scenes, run_batch
 from pipeline.commands.printing import error_prefix, in_command_words
@@ -41,11 +42,11 @@ def batch(
     )
     if dry_run:
         failed = False
-        for scene, outcome in look_at_scenes(sources, output, setup):
+        for scene, outcome in look_at_scenes(sources, output, setup, LocalProcesses):
             print_plan(scene, outcome)
             failed |= outcome.status == FAILED
         sys.exit(int(failed))
-    report = run_batch(sources, output, setup, batch_options, print_outcome)
+    report = run_batch(sources, output, setup, LocalProcesses, batch_options, print_outcome)
     print_report(report)
     sys.exit(128 + report.signal if report.signal else int(report.count(FAILED) > 0))
 

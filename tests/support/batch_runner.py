@@ -1,8 +1,8 @@
-"""Runs `landcover batch` again and again as real processes, without loading PyTorch each time.
+"""Runs `landcover batch` many times in real processes, without loading PyTorch each time.
 
-This file, run as a program, loads the libraries once. For each command it then forks: what runs and is
-killed are processes as any others, only that workers are forked instead of started afresh. The tests
-control it by `Runner`.
+Run as a program, this file loads the libraries once, then forks for each command. The command and its
+workers are real processes that can be killed; the only difference is that workers are forked, not spawned.
+Tests control the program through `Runner`.
 """
 
 import json
@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ class Batch:
 
 
 class Runner:
-    """The tests' side."""
+    """Starts the program and sends it commands, for tests."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -53,27 +53,27 @@ class Runner:
             env={**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"},
         )
 
-    def ask(self, question: dict) -> int:
+    def ask(self, request: dict) -> int:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
     def start(self, *arguments: object, environment: dict[str, str] | None = None, **tricks: object) -> Batch:
-        """Start `landcover batch` with the arguments; `tricks` are played in its processes."""
+        """Start `landcover batch` with the arguments; `tricks` names functions in `TRICKS` to sabotage it."""
         self._count += 1
         console = self._folder / f"console-{self._count}.txt"
-        question = {
+        request = {
             "arguments": ["batch", "--model", "eurosat-rgb-mobilenetv2", *map(str, arguments)],
             "console": str(console),
             "environment": environment or {},
             "tricks": tricks,
         }
-        return Batch(self, self.ask(question), console)
+        return Batch(self, self.ask(request), console)
 
     def run(self, *arguments: object, **options: object) -> tuple[int, str]:
-        """Run it to its end; returns the exit status and what it printed."""
+        """Run `landcover batch` until it ends; returns the exit status and what it printed."""
         batch = self.start(*arguments, **options)  # type: ignore[arg-type]
         return batch.wait(), batch.output
 
@@ -84,7 +84,7 @@ class Runner:
 
 
 def poison() -> None:
-    """Let scenes with telling names do to a worker what damaged files and want of memory do."""
+    """Make scenes crash, kill, hang, stop or break their worker, depending on how their names start."""
     import pipeline.classify
 
     prepare = pipeline.classify.prepare_scene
@@ -107,28 +107,28 @@ def poison() -> None:
 
 
 def die_at_start() -> None:
-    """Let no worker get as far as loading the model."""
-    import pipeline.batch.worker
+    """Make every worker die before it loads the model."""
+    import pipeline.batch.worker_process
 
-    pipeline.batch.worker._load = lambda *_: os._exit(3)
+    pipeline.batch.worker_process.load_worker = lambda *_: os._exit(3)
 
 
 def lose_first_device() -> None:
-    """Let the first worker's device be out of order."""
-    import pipeline.batch.worker
+    """Break the first worker's device."""
+    import pipeline.batch.worker_process
 
-    load = pipeline.batch.worker._load
+    load = pipeline.batch.worker_process.load_worker
 
     def load_or_fail(channel: object, setup: object, number: int) -> object:
         if number == 0:
             raise RuntimeError("no kernel image is available")
         return load(channel, setup, number)  # type: ignore[arg-type]
 
-    pipeline.batch.worker._load = load_or_fail  # type: ignore[assignment]
+    pipeline.batch.worker_process.load_worker = load_or_fail  # type: ignore[assignment]
 
 
 def lose_memory() -> None:
-    """Let another program have the device's memory when the first scene is classified, and then no more."""
+    """Make the device run out of memory for the first scene that is classified, but not after that."""
     import pipeline.classify
     from pipeline.errors import DeviceError
 
@@ -145,36 +145,37 @@ def lose_memory() -> None:
 
 
 def keep_journals() -> None:
-    """Keep each strip that is classified at once, so that scenes of a second are resumed too."""
-    import pipeline.batch.messages
+    """Save progress after each strip, so that scenes that take only a second are resumed too."""
+    import pipeline.classify
+    from pipeline.options import ClassifyOptions
 
-    setup = pipeline.batch.messages.Setup
+    prepare = pipeline.classify.prepare_scene
 
-    def with_journal(model: str, scene: dict, options: dict, *others: object, **more: object) -> object:
-        return setup(model, scene, {**options, "journal_after": 0}, *others, **more)  # type: ignore[arg-type]
+    def with_journal(path: str, output: Path, predictor: object, options: ClassifyOptions) -> object:
+        return prepare(path, output, predictor, replace(options, journal_after=0))  # type: ignore[arg-type]
 
-    pipeline.batch.messages.Setup = with_journal  # type: ignore[assignment,misc]
+    pipeline.classify.prepare_scene = with_journal  # type: ignore[assignment]
 
 
 TRICKS = {f.__name__: f for f in (poison, die_at_start, lose_first_device, lose_memory, keep_journals)}
 
 
-def become_batch(question: dict) -> None:
-    """Turn this forked process into the command."""
+def become_batch(request: dict) -> None:
+    """Run the command in this forked process, then exit."""
     import cli
-    import pipeline.batch.pool
+    import pipeline.batch.processes
 
-    console = os.open(question["console"], os.O_WRONLY | os.O_CREAT)
+    console = os.open(request["console"], os.O_WRONLY | os.O_CREAT)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(console, 1)
     os.dup2(console, 2)
-    os.environ.update(question["environment"])
-    pipeline.batch.pool._context = lambda: multiprocessing.get_context("fork")
-    for trick in question["tricks"]:
+    os.environ.update(request["environment"])
+    pipeline.batch.processes._context = lambda: multiprocessing.get_context("fork")
+    for trick in request["tricks"]:
         TRICKS[trick]()
     try:
-        cli.main(question["arguments"])
+        cli.main(request["arguments"])
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
     sys.stdout.flush()
@@ -183,21 +184,21 @@ def become_batch(question: dict) -> None:
 
 
 def main() -> None:
-    """Fork a batch for each question; answer with its process, or with how it ended."""
+    """Fork for each command and print its process id; print its exit status when asked to wait."""
     sys.path.insert(0, str(ROOT))
     import pipeline.classify
 
     assert pipeline.classify
     for line in sys.stdin:
-        question = json.loads(line)
-        if "wait" in question:
-            answer = os.waitstatus_to_exitcode(os.waitpid(question["wait"], 0)[1])
+        request = json.loads(line)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
         else:
             answer = os.fork()
             if answer == 0:
-                become_batch(question)
+                become_batch(request)
         print(answer, flush=True)
-    os._exit(0)  # taking down the libraries takes seconds
+    os._exit(0)  # an orderly exit with these libraries takes seconds
 
 
 if __name__ == "__main__":
