@@ -25,7 +25,7 @@ import click
 import numpy as np
 import rasterio
 
-from pipeline.classify import compute_map, prepare_scene
+from pipeline.classify import PreparedScene, compute_map, prepare_scene
 from pipeline.maps.landcover_map import NO_CLASS, LandcoverMap
 from pipeline.model.bundle import load_bundle
 from pipeline.model.predictor import Predictor
@@ -90,16 +90,17 @@ def classify(path: Path, predictor: Predictor, options: ClassifyOptions) -> Land
     """Return the map of a scene, with nothing written."""
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare_scene(str(path), Path(folder), predictor, options)
-        return compute_map(prepared, predictor).land_cover
+        assert isinstance(prepared, PreparedScene)  # nothing is there that it could be skipped for
+        return compute_map(prepared, predictor).landcover
 
 
-def group_raster(land_cover: LandcoverMap, shape: tuple[int, int], stride: int) -> np.ndarray:
+def group_raster(landcover: LandcoverMap, shape: tuple[int, int], stride: int) -> np.ndarray:
     """Return each pixel's group as an index into `GROUPS` (H, W), -1 where the map has no class."""
     of_id = np.full(256, -1)
-    for entry in land_cover.classes:
+    for entry in landcover.classes:
         of_id[entry.id] = next(i for i, names in enumerate(GROUPS.values()) if entry.name in names)
     of_id[NO_CLASS] = -1
-    cells = of_id[land_cover.class_id]
+    cells = of_id[landcover.class_id]
     return cells.repeat(stride, axis=0).repeat(stride, axis=1)[: shape[0], : shape[1]]
 
 
@@ -121,10 +122,10 @@ def score_raster(name: str, groups: np.ndarray, truth: np.ndarray) -> Score:
     )
 
 
-def score_labels(name: str, land_cover: LandcoverMap, classes: Iterable[str]) -> Score:
+def score_labels(name: str, landcover: LandcoverMap, classes: Iterable[str]) -> Score:
     """Return the share of a map's cells whose class is one of the label set."""
-    right = [entry.id for entry in land_cover.classes if entry.name in set(classes)]
-    mapped = land_cover.class_id[land_cover.class_id != NO_CLASS]
+    right = [entry.id for entry in landcover.classes if entry.name in set(classes)]
+    mapped = landcover.class_id[landcover.class_id != NO_CLASS]
     return Score(
         f"{re.split('_', name)[0]} labels", place_of(name), float(np.isin(mapped, right).mean()), {}, {}
     )
@@ -137,14 +138,14 @@ def score_scenes(data: Path, predictor: Predictor, options: ClassifyOptions, hal
         if not in_half(place_of(name), half):
             continue
         scene = SceneOptions(level=facts["level"], offset=facts["offset"])
-        land_cover = classify(data / "scenes" / f"{name}.tif", predictor, replace(options, scene=scene))
+        landcover = classify(data / "scenes" / f"{name}.tif", predictor, replace(options, scene=scene))
         if "truth" in facts:
             with rasterio.open(data / facts["truth"]) as dataset:
                 truth = dataset.read(1)
-            groups = group_raster(land_cover, truth.shape, options.stride_for(predictor.card.tile_size))
+            groups = group_raster(landcover, truth.shape, options.stride_for(predictor.card.tile_size))
             scores.append(score_raster(name, groups, truth))
         if "classes" in facts:
-            scores.append(score_labels(name, land_cover, facts["classes"]))
+            scores.append(score_labels(name, landcover, facts["classes"]))
     return scores
 
 
