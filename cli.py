@@ -539,6 +539,7 @@ def train(
             f"--data {data} is not a folder: name one, or fetch EuroSAT into it with --download."
         )
     from pipeline.model.bundle import CARD
+    from pipeline.options import TrainOptions
     from pipeline.training.checkpoint import CHECKPOINT
     from pipeline.training.distributed import is_first_process
     from pipeline.training.train import train as run_training
@@ -558,16 +559,18 @@ def train(
         data,
         recipe,
         output,
-        resume=resume,
-        split_method=split,
-        skip_unreadable=skip_unreadable,
-        events=tensorboard,
-        device=device,
+        TrainOptions(
+            resume=resume,
+            split=split,
+            skip_unreadable=skip_unreadable,
+            tensorboard=tensorboard,
+            device=device,
+        ),
     )
     if is_first_process():
         card = bundle.card
         click.echo(
-            f"{bundle.path}: {card.metrics['accuracy']:.2%} on validation, "
+            f"{bundle.path}: {card.metrics['accuracy']:.2%} on {card.metrics['split']}, "
             f"epoch {card.training['best_epoch']} of {recipe.epochs}"
         )
 
@@ -628,24 +631,18 @@ def evaluate(
     from pipeline.training.dataset import load_tiles
     from pipeline.training.evaluate import evaluate_with, measure_tta
     from pipeline.training.history import HISTORY
-    from pipeline.training.report import Measurements, report_json, write_report
+    from pipeline.training.page import Measurements
+    from pipeline.training.report import report_json, write_report
     from pipeline.training.robustness import measure_outliers, measure_robustness
-    from pipeline.training.splits import SPLIT_FILES, count_trained_on, known_split, read_names
+    from pipeline.training.split_files import find_unfair_tiles, read_names
 
     bundle = load_bundle(model)
     predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device=device))
     load = functools.partial(load_tiles, bands=bundle.card.bands, skip_unreadable=skip_unreadable)
     tiles = load(data, read_names(names) if names else None)
     raw = load(raw_tiles) if raw_tiles else None
-    if (split := known_split(bundle.path)) and (seen := count_trained_on(tiles.names, split)):
-        fair = bundle.path / SPLIT_FILES[1]
-        log.warning(
-            "The model was trained on %d of the %d tiles, so it looks better than it is: measure it with "
-            "--names %s.",
-            seen,
-            len(tiles),
-            fair,
-        )
+    for note in find_unfair_tiles(tiles.names, bundle.path):
+        log.warning("%s", note.text)
     evaluation = evaluate_with(predictor, tiles)
     measurements = Measurements(
         tta=measure_tta(predictor, tiles) if tta else None,

@@ -21,7 +21,8 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from pipeline.errors import OutputError, TrainingError
-from pipeline.training.dataset import holds_class_folders, import_rasterio, tile_folder
+from pipeline.training.folders import holds_class_folders, tile_folder
+from pipeline.training.geotiffs import import_rasterio
 from pipeline.values import NATURAL_COLOR
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from pipeline.model.bundle import load_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.network import first_convolution, inflate, load_weights
 from pipeline.training.recipe import IMAGENET, Recipe
-from pipeline.training.splits import Split, known_split
+from pipeline.training.split_files import Split, known_split
 from pipeline.values import NATURAL_COLOR
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pipeline.app.trust import how_sure, unlike_training
 from pipeline.errors import SceneError
 from pipeline.model.classes import EUROSAT_COLORS, number_classes
 from pipeline.options import SceneOptions
-from pipeline.training.dataset import EUROSAT_BANDS
+from pipeline.training.geotiffs import EUROSAT_BANDS
 from pipeline.values import PixelTransform
 from tests.support.cards import RGB_CARD
 

@@ -13,7 +13,9 @@ import rasterio
 from PIL import Image
 
 from pipeline.errors import TrainingError
-from pipeline.training.dataset import EUROSAT_BANDS, find_tiles, load_tiles, tile_folder
+from pipeline.training.dataset import load_tiles
+from pipeline.training.folders import find_tiles, tile_folder
+from pipeline.training.geotiffs import EUROSAT_BANDS
 from tests.support.tiles import COLORS, make_multispectral, make_tiles, write_tile
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +97,7 @@ def test_a_folder_without_class_folders_is_told(tmp_path, folder):
         find_tiles(tmp_path / "empty")
     with pytest.raises(TrainingError, match="is not a folder"):
         find_tiles(tmp_path / "absent")
-    with pytest.raises(TrainingError, match="Field holds images but no class folders: name the folder"):
+    with pytest.raises(TrainingError, match="images but no class folders: name the folder around it"):
         find_tiles(folder / "Field")
 
 
@@ -136,7 +138,7 @@ def test_the_channels_of_pictures_go_by_name_too(folder):
 
 
 def test_pictures_have_no_other_bands_than_their_colours(folder):
-    with pytest.raises(TrainingError, match=r"Field_0\.png is a picture, .* and B08, B04 are wanted"):
+    with pytest.raises(TrainingError, match=r"Field_0\.png is a picture .* but B08, B04 are wanted"):
         load_tiles(folder, bands=("B08", "B04"))
 
 
@@ -284,7 +286,7 @@ def test_as_many_nameless_bands_as_wanted_come_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("bands", "descriptions", "message"),
     [
-        (4, (), r"a\.tif has 4 bands, none of which is named, and 12 are wanted \(B01, .* describe them"),
+        (4, (), r"a\.tif has 4 bands without names, and 12 are wanted \(B01, .* describe each"),
         (2, ("B02", "B08"), r"a\.tif lacks band B01: its 2 bands are B02, B08"),
         (3, ("B01", "B01", "?"), r"a\.tif has more than one band B01: its 3 bands are B01, B01, unnamed"),
     ],
@@ -402,7 +404,7 @@ def test_eurosats_multispectral_tiles_hold_what_its_bands_should(eurosat, caplog
     tiles = load_tiles(eurosat / "EuroSAT_MS")
     assert tiles.images.shape == (295, 13, 64, 64)
     assert len(tiles.classes) == 10
-    assert "taken in EuroSAT's order" in caplog.text
+    assert "assuming EuroSAT's order" in caplog.text
     mean = dict(zip(tiles.bands, tiles.images.double().mean(dim=(0, 2, 3)).tolist(), strict=True))
     # Cirrus sees only high clouds, water vapour dims B09 (Helber et al. chose clear scenes); vegetation's
     # red edge rises from B05 to B8A, next to which B08 lies.

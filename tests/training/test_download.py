@@ -19,8 +19,8 @@ from click.testing import CliRunner
 import cli
 from pipeline.errors import OutputError, TrainingError
 from pipeline.training import download as module
-from pipeline.training.dataset import find_tiles
 from pipeline.training.download import EUROSAT_MS, EUROSAT_RGB, Archive, download, eurosat_with
+from pipeline.training.folders import find_tiles
 from tests.support.tiles import TINY_RECIPE, make_tiles
 
 ROOT = Path(__file__).parents[2]

@@ -14,11 +14,13 @@ from PIL import Image
 
 from pipeline.errors import OutputError
 from pipeline.model.classes import number_classes
-from pipeline.training import report
+from pipeline.training import plots, samples
 from pipeline.training.dataset import TileSet, load_tiles
 from pipeline.training.evaluate import Evaluation, TtaGain
-from pipeline.training.report import Measurements, choose_samples, write_report
+from pipeline.training.page import Measurements
+from pipeline.training.report import write_report
 from pipeline.training.robustness import Condition, Outlier
+from pipeline.training.samples import choose_samples
 from tests.support.cards import RGB_CARD
 from tests.support.tiles import make_tiles
 
@@ -211,18 +213,18 @@ def test_the_most_confident_mistakes_come_first_and_apart_from_what_is_right():
     groups = choose_samples(evaluation, tiles)
     right, mistakes = groups.values()
     assert list(groups) == ["Right, drawn at random from every class", "The most confident mistakes"]
-    assert len(right) == len(mistakes) == report.SAMPLES
+    assert len(right) == len(mistakes) == samples.SAMPLES
     assert all(sample.right for sample in right)
     assert not any(sample.right for sample in mistakes)
     assert [round(sample.confidence, 2) for sample in mistakes[:3]] == [0.95, 0.94, 0.93]
-    assert [sample.name for sample in mistakes] == list(evaluation.names[: report.SAMPLES])
+    assert [sample.name for sample in mistakes] == list(evaluation.names[: samples.SAMPLES])
     # One of each class, then another of each.
     assert [sample.true for sample in right[:6]] == [*CLASSES, *CLASSES]
 
 
 def test_the_picture_shows_truth_prediction_and_confidence():
     evaluation, tiles = made_up(100, wrong=30)
-    panels = report._plot_samples(evaluation, tiles).subfigs
+    panels = plots.plot_samples(evaluation, tiles).subfigs
     titles = [axes.get_title() for axes in panels[1].axes]
     for i, title in enumerate(titles):
         predicted, true = (CLASSES[which[i]] for which in (evaluation.predicted, evaluation.labels))
@@ -231,7 +233,7 @@ def test_the_picture_shows_truth_prediction_and_confidence():
 
 def test_the_pictures_are_the_tiles_named():
     evaluation, tiles = made_up(20, wrong=3)
-    axes = report._plot_samples(evaluation, tiles).subfigs[1].axes[0]
+    axes = plots.plot_samples(evaluation, tiles).subfigs[1].axes[0]
     assert np.array_equal(axes.images[0].get_array(), tiles.images[0].permute(1, 2, 0))
 
 
@@ -252,7 +254,7 @@ def test_tiles_without_colours_are_grey():
 
 
 def test_curves_are_those_of_the_history(history):
-    accuracy, loss = report._plot_history(history).axes
+    accuracy, loss = plots.plot_history(history).axes
     training, validation = accuracy.get_lines()[:2]
     assert training.get_xydata().tolist() == [[1, 0.4], [2, 0.7], [3, 0.8]]
     assert validation.get_xydata().tolist() == [[2, 0.75], [3, 0.85]]
@@ -262,7 +264,7 @@ def test_curves_are_those_of_the_history(history):
 
 def test_the_confusion_matrix_shows_counts():
     evaluation, _ = made_up(50, wrong=10)
-    shown = texts_of(report._plot_confusion(evaluation))
+    shown = texts_of(plots.plot_confusion(evaluation))
     for count in evaluation.confusion().diagonal():
         assert str(count) in shown
     assert "50 tiles, accuracy 80.00%" in shown
@@ -270,7 +272,7 @@ def test_the_confusion_matrix_shows_counts():
 
 def test_the_reliability_diagram_shows_all_three_errors():
     evaluation, _ = made_up(50, wrong=10)
-    figure = report._plot_reliability(evaluation)
+    figure = plots.plot_reliability(evaluation)
     figure.draw_without_rendering()
     shown = " ".join(texts_of(figure))
     assert "$" not in shown

@@ -23,17 +23,9 @@ from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 from pipeline.scenes.atmosphere import atmosphere_step
 from pipeline.training.dataset import TileSet
 from pipeline.training.evaluate import evaluate_with
-from pipeline.training.robustness import (
-    digital_numbers,
-    measure_outliers,
-    measure_robustness,
-    middle_matrix,
-    reflectance_of,
-    resample,
-    resampling_matrix,
-    surface_reflectance,
-    toa_reflectance,
-)
+from pipeline.training.levels import digital_numbers, reflectance_of, surface_reflectance, toa_reflectance
+from pipeline.training.resampling import middle_matrix, resample, resampling_matrix
+from pipeline.training.robustness import measure_outliers, measure_robustness
 from tests.support.cards import RGB_CARD
 
 BANDS = ("B04", "B03", "B02")

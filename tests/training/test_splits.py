@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from pipeline.errors import TrainingError
-from pipeline.training.dataset import find_tiles
-from pipeline.training.splits import BLOCK_KM, Split, block_of, split_tiles
+from pipeline.training.folders import find_tiles
+from pipeline.training.split_by_location import BLOCK_KM, block_of
+from pipeline.training.split_files import Split
+from pipeline.training.splits import split_tiles
 from tests.support.tiles import COLORS, make_multispectral, make_tiles, write_split, write_tile
 
 TO_DEGREES = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
@@ -83,13 +85,16 @@ def test_a_split_file_from_windows_is_read(folder):
 
 def test_split_files_must_be_disjoint(folder):
     write_split(folder, ["Field/Field_0.png", "Field/Field_1.png"], ["Field/Field_1.png"])
-    with pytest.raises(TrainingError, match=r"both split files, Field/Field_1\.png among them"):
+    with pytest.raises(
+        TrainingError,
+        match=r"in both split-train\.txt and split-val\.txt of .* Field/Field_1\.png",
+    ):
         split_tiles(folder, validation_share=0.2, seed=0)
 
 
 def test_one_split_file_alone_is_refused(folder):
     (folder / "split-train.txt").write_text("Field/Field_0.png\n")
-    with pytest.raises(TrainingError, match=r"split-val\.txt is not"):
+    with pytest.raises(TrainingError, match=r"has split-train\.txt but no split-val\.txt"):
         split_tiles(folder, validation_share=0.2, seed=0)
 
 
@@ -216,19 +221,19 @@ def test_a_class_that_lies_in_one_place_is_named(tmp_path):
     for i in range(3):
         write_tile(folder / "Quarry" / f"{i}.tif", PIXELS, place=(400_000 + 700 * i, 5e6))
     with pytest.raises(
-        TrainingError, match=r"'Quarry' is in only one of .* tiles elsewhere or `split` random"
+        TrainingError, match=r"'Quarry' is in only one of .* from elsewhere or `split` random"
     ):
         split_tiles(folder, validation_share=0.2, seed=0, method="location")
 
 
 def test_pictures_have_no_location(folder):
-    with pytest.raises(TrainingError, match=r"Field_0\.png is a picture, which has no place on the ground"):
+    with pytest.raises(TrainingError, match=r"Field_0\.png is a picture and has no georeference"):
         split_tiles(folder, validation_share=0.2, seed=0, method="location")
 
 
 def test_geotiffs_without_a_crs_have_no_location(tmp_path):
     write_tile(tmp_path / "Field" / "a.tif", PIXELS, place=None)
-    with pytest.raises(TrainingError, match=r"a\.tif has no place on the ground \(no CRS\)"):
+    with pytest.raises(TrainingError, match=r"a\.tif has no georeference \(no CRS\)"):
         split_tiles(tmp_path, validation_share=0.2, seed=0, method="location")
 
 

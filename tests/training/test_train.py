@@ -15,9 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import pipeline.training.run as running
+import pipeline.training.setup as preparing
 import pipeline.training.train as loop
+import pipeline.training.validate as validating
 from pipeline.errors import ModelError, OutputError, TrainingError, UsageError
 from pipeline.model.bundle import load_bundle
+from pipeline.options import TrainOptions
 from pipeline.training.augment import AugmentOptions
 from pipeline.training.evaluate import evaluate_bundle
 from pipeline.training.recipe import Recipe, Stage, load_recipe
@@ -54,7 +58,7 @@ def tiny():
     """An epoch here is of five steps, fewer than there are between two averagings of a true run."""
     with pytest.MonkeyPatch.context() as patch:
         add_tiny_network(patch)
-        patch.setattr(loop, "EMA_EVERY", 1)
+        patch.setattr(running, "EMA_EVERY", 1)
         yield
 
 
@@ -74,7 +78,7 @@ def trained(tiny, tiles, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_plots(trained, monkeypatch):
     """Plots take longer than training; the run above has them."""
-    monkeypatch.setattr(loop, "write_report", lambda *arguments: None)
+    monkeypatch.setattr(validating, "write_report", lambda *arguments: None)
 
 
 def history_of(output: Path) -> list[dict[str, str]]:
@@ -173,13 +177,13 @@ def test_the_seed_recipe_runs_end_to_end(tmp_path, monkeypatch):
         **{"batch_size": 16, "ema_decay": 0.8},
     )
     kernels = []
-    note = loop._note
+    record = loop._record
 
     def remember(run, row, output):
         kernels.append(run.network.conv1.weight.detach().clone())
-        note(run, row, output)
+        record(run, row, output)
 
-    monkeypatch.setattr(loop, "_note", remember)
+    monkeypatch.setattr(loop, "_record", remember)
     card = train(tiles, recipe, tmp_path / "run").card
     assert len(history_of(tmp_path / "run")) == 10
     assert card.head == "mlp"
@@ -229,7 +233,7 @@ def test_training_goes_on_from_a_bundle_head_and_all(tiles, trained, tmp_path):
 
 def test_tiles_that_the_initial_weights_know_are_no_silent_validation(tiles, trained, tmp_path, caplog):
     recipe = replace(RECIPE, initial_weights=str(trained), seed=5, **ONE_EPOCH)
-    train(tiles, recipe, tmp_path, split_method="random")
+    train(tiles, recipe, tmp_path, TrainOptions(split="random"))
     assert "accuracy will look better than it is" in caplog.text
 
 
@@ -250,7 +254,8 @@ def validations(monkeypatch):
     """
 
     def say(*scores: tuple[float, float]) -> list[dict[str, torch.Tensor]]:
-        said, kept, save, measure = iter(scores), [], loop.save_bundle, loop.evaluate_with
+        said, kept = iter(scores), []
+        save, measure = validating.save_bundle, validating.evaluate_with
 
         class Said:
             def __init__(self, evaluation):
@@ -262,8 +267,8 @@ def validations(monkeypatch):
             kept.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
             return save(network, card, path)
 
-        monkeypatch.setattr(loop, "evaluate_with", lambda *arguments: Said(measure(*arguments)))
-        monkeypatch.setattr(loop, "save_bundle", remember)
+        monkeypatch.setattr(validating, "evaluate_with", lambda *arguments: Said(measure(*arguments)))
+        monkeypatch.setattr(validating, "save_bundle", remember)
         return kept
 
     return say
@@ -310,7 +315,7 @@ def test_validation_every_few_epochs_leaves_gaps_but_ends_with_one(tiles, tmp_pa
 
 def test_tensorboard_shows_the_history(tiles, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(tiles, RECIPE, tmp_path, events=True)
+    train(tiles, RECIPE, tmp_path, TrainOptions(tensorboard=True))
     shown = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     for tag, column in (("loss/train", "train_loss"), ("accuracy/validation", "validation_accuracy")):
         points = [(point.step, pytest.approx(point.value)) for point in shown.Scalars(tag)]
@@ -321,7 +326,7 @@ def test_tensorboard_that_is_not_installed_is_told_before_training(tiles, tmp_pa
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(UsageError, match="`tensorboard` needs the package tensorboard"):
-        train(tiles, RECIPE, tmp_path / "run", events=True)
+        train(tiles, RECIPE, tmp_path / "run", TrainOptions(tensorboard=True))
     assert not (tmp_path / "run").exists()
 
 
@@ -333,7 +338,7 @@ def test_an_unreadable_tile_is_named_or_left_out_of_the_split(tmp_path):
     (tiles / "Water" / "Water_7.png").write_bytes(b"no picture")
     with pytest.raises(TrainingError, match=r"Water_7\.png cannot be read"):
         train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path / "run")
-    train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path / "run", skip_unreadable=True)
+    train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path / "run", TrainOptions(skip_unreadable=True))
     split = (tmp_path / "run" / "split-train.txt").read_text() + (
         tmp_path / "run" / "split-val.txt"
     ).read_text()
@@ -367,7 +372,7 @@ def test_a_recipe_that_the_tiles_do_not_suit_is_told(tiles, tmp_path, changes, m
 def test_a_band_that_says_nothing_is_named(tmp_path):
     tiles = make_multispectral(tmp_path / "tiles", per_class=24)
     recipe = replace(RECIPE, bands=("B02", "B03", "B12"), scaling=Scaling((0, 1), (0, 10_000)))
-    with pytest.raises(TrainingError, match="band B12 is 10000 all over in training tiles"):
+    with pytest.raises(TrainingError, match="band B12 is 10000 everywhere in the training tiles"):
         train(tiles, recipe, tmp_path / "run")
 
 
@@ -391,14 +396,12 @@ def test_too_little_memory_names_what_to_lower(tiles, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(loop, "_train_epoch", full)
-    with pytest.raises(
-        TrainingError, match=r"memory of cpu does not hold a batch of 16: lower .* batch_size"
-    ):
+    with pytest.raises(TrainingError, match=r"memory of cpu cannot hold a batch of 16: lower .* batch_size"):
         train(tiles, RECIPE, tmp_path)
 
 
 def test_a_teacher_that_is_none_is_told_before_tiles_are_read(tiles, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "load_tiles", None)
+    monkeypatch.setattr(preparing, "load_tiles", None)
     with pytest.raises(ModelError, match="No model 'techer'"):
         train(tiles, replace(RECIPE, teacher="techer"), tmp_path)
 
@@ -406,7 +409,7 @@ def test_a_teacher_that_is_none_is_told_before_tiles_are_read(tiles, tmp_path, m
 WITHOUT_COMPILER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/training")
 from dataclasses import replace
 import test_train
 test_train.add_tiny_network()
@@ -470,7 +473,7 @@ def test_real_tiles_are_learnt_in_a_minute(landcover_data, tmp_path):
         evaluate_every=5,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "write_report", write_report)
+        patch.setattr(validating, "write_report", write_report)
         bundle = train(tiles, recipe, tmp_path / "run")
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["accuracy"] == bundle.card.metrics["accuracy"] > 0.65
