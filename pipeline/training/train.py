@@ -87,7 +87,7 @@ def _train_epoch(run: Run, training: TileSet, epoch: int) -> Row:
     # Seeded by epoch and process alone: a resumed run draws what an uninterrupted one would have drawn.
     order = torch.randperm(len(training), generator=_generator(recipe, epoch))
     generator = _generator(recipe, epoch, 1 + team.rank)
-    torch.manual_seed(generator.initial_seed())  # dropout, mixing and mosaics draw from the global generator
+    torch.manual_seed(generator.initial_seed())  # dropout and mixing draw from the global one
     steps = len(training) // recipe.batch_size
     started, sums = time.perf_counter(), torch.zeros(2, device=team.device)  # of losses and accuracies
 

@@ -139,14 +139,14 @@ def test_a_file_in_torchvisions_layout_is_taken(tmp_path):
 def test_a_file_for_bands_that_nothing_names_is_refused(tmp_path):
     path = tmp_path / "five.safetensors"
     save_file(build_network("tiny", bands=5, classes=3).state_dict(), path)
-    with pytest.raises(TrainingError, match="are for 5 bands, and nothing says for which: name a bundle"):
+    with pytest.raises(TrainingError, match="are for 5 bands, but do not say for which: name a bundle"):
         started(str(path), CARD)
     started(str(path), replace(CARD, bands=("B02", "B03", "B04", "B08", "B11")))  # as many: as they come
 
 
 def test_what_cannot_be_used_is_told(source, tmp_path):
     _, path = source
-    with pytest.raises(TrainingError, match=r"absent\.safetensors are not there: put the file there"):
+    with pytest.raises(TrainingError, match=r"absent\.safetensors do not exist: put the file there"):
         started(str(tmp_path / "absent.safetensors"), CARD)
     (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
     with pytest.raises(TrainingError, match=r"damaged\.safetensors cannot be read"):

@@ -126,6 +126,40 @@ def test_a_class_missing_from_a_part_is_named(folder, only, part):
         split_tiles(folder, validation_share=0.2, seed=0)
 
 
+def test_a_third_file_names_the_tiles_to_report_on(folder):
+    write_split(folder, ["Field/Field_0.png"], ["Field/Field_1.png"], ["Field/Field_2.png"])
+    split = split_tiles(folder, validation_share=0.2, seed=0)
+    assert split.report == ("Field/Field_2.png",)
+
+
+@pytest.mark.parametrize(
+    ("shared", "file"), [("Field/Field_0.png", "split-train"), ("Field/Field_1.png", "split-val")]
+)
+def test_a_tile_to_report_on_is_in_no_other_file(folder, shared, file):
+    write_split(folder, ["Field/Field_0.png"], ["Field/Field_1.png"], ["Field/Field_2.png", shared])
+    with pytest.raises(TrainingError, match=rf"in both {file}\.txt and split-report\.txt of .* {shared}"):
+        split_tiles(folder, validation_share=0.2, seed=0)
+
+
+def test_tiles_to_report_on_do_not_stand_alone(folder):
+    (folder / "split-report.txt").write_text("Field/Field_0.png\n")
+    with pytest.raises(TrainingError, match=r"has split-report\.txt but no split-train\.txt"):
+        split_tiles(folder, validation_share=0.2, seed=0)
+
+
+def test_a_class_that_is_only_reported_on_is_named(folder):
+    write_split(folder, ["Field/Field_0.png"], ["Field/Field_1.png"], ["Water/Water_2.png"])
+    with pytest.raises(TrainingError, match="'Water' is to be reported on but not trained on: correct the"):
+        split_tiles(folder, validation_share=0.2, seed=0)
+
+
+def test_the_report_tiles_of_a_known_split_stay_apart(folder):
+    names = find_tiles(folder)
+    parts = [tuple(name for name in names if int(name[-5]) in some) for some in (range(6), (6, 7), (8, 9))]
+    known = Split(*parts[:2], "as that of a model", report=parts[2])
+    assert split_tiles(folder, validation_share=0.2, seed=0, known=known) == known
+
+
 # Random
 
 

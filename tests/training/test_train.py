@@ -243,6 +243,90 @@ def test_a_student_is_validated_on_what_its_teacher_has_not_seen(tiles, trained,
     assert "better than it is" not in caplog.text
 
 
+@pytest.mark.parametrize("mixing", [{}, {"mixup": 0.2}, {"mosaic_share": 0.4}], ids=str)
+def test_it_learns_from_a_teacher_that_is_asked_once(tiles, trained, tmp_path, mixing):
+    recipe = replace(RECIPE, teacher=str(trained), teacher_cached=True, **mixing)
+    assert train(tiles, recipe, tmp_path).card.metrics["accuracy"] > 0.9
+
+
+def test_a_cached_teacher_says_the_same_about_tiles_that_are_not_varied(tiles, trained, tmp_path):
+    losses = []
+    for cached in (False, True):
+        recipe = replace(RECIPE, teacher=str(trained), teacher_cached=cached, stages=(Stage(2, 32),))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "augment", lambda values, options, scaling, generator: values)
+            train(tiles, recipe, tmp_path / str(cached))
+        losses.append([float(row["train_loss"]) for row in history_of(tmp_path / str(cached))])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+# Tiles to report on
+
+
+@pytest.fixture
+def three_parts(tiles):
+    """Put split files into the folder of tiles: 30 of each class train, 5 choose, 5 are reported on."""
+    parts = [
+        [f"{name}/{name}_{i}.png" for name in COLORS for i in some]
+        for some in (range(30), range(30, 35), range(35, 40))
+    ]
+    write_split(tiles, *parts)
+    yield parts
+    for path in tiles.glob("split-*.txt"):
+        path.unlink()
+
+
+def test_the_card_states_the_figures_on_the_report_tiles(tiles, tmp_path, three_parts):
+    bundle = train(tiles, RECIPE, tmp_path)
+    _, validation, report = three_parts
+    metrics = bundle.card.metrics
+    assert metrics["split"] == "report"
+    assert metrics.items() >= evaluate_bundle(bundle, tiles, report).summary().items()
+    chosen_by = evaluate_bundle(bundle, tiles, validation)
+    assert metrics["choose"] == {"tiles": 15, "accuracy": round(chosen_by.accuracy, 5)}
+    best = max(float(row["validation_accuracy"]) for row in history_of(tmp_path))
+    assert chosen_by.accuracy == pytest.approx(best, abs=0.1)  # the epoch was chosen by the other tiles
+    assert (tmp_path / "split-report.txt").read_text().split() == report
+
+
+def test_the_report_tiles_change_nothing_but_the_figures(tiles, tmp_path, three_parts):
+    with_report = train(tiles, RECIPE, tmp_path / "with").card
+    (tiles / "split-report.txt").unlink()
+    without = train(tiles, RECIPE, tmp_path / "without").card
+    assert (with_report.digest, with_report.temperature) == (without.digest, without.temperature)
+    assert without.metrics["split"] == "validation"
+    assert "choose" not in without.metrics
+    assert not (tmp_path / "without" / "split-report.txt").exists()
+
+
+def test_the_report_tiles_are_kept_by_what_builds_on_the_model(tiles, tmp_path, three_parts, caplog):
+    train(tiles, RECIPE, tmp_path / "first")
+    for path in tiles.glob("split-*.txt"):
+        path.unlink()
+    recipe = replace(RECIPE, initial_weights=str(tmp_path / "first"), **ONE_EPOCH)
+    assert train(tiles, recipe, tmp_path / "second").card.metrics["split"] == "report"
+    assert (tmp_path / "second" / "split-report.txt").read_text().split() == three_parts[2]
+    assert "look better" not in caplog.text
+
+
+def test_report_tiles_that_the_initial_weights_know_are_warned_of(tiles, tmp_path, three_parts, caplog):
+    train(tiles, RECIPE, tmp_path / "first")
+    training, validation, report = three_parts
+    write_split(tiles, [*training[1:], *report], validation, training[:1])
+    train(tiles, replace(RECIPE, initial_weights=str(tmp_path / "first"), **ONE_EPOCH), tmp_path / "second")
+    assert "trained on or chosen by 1 of the 1 tiles to report on" in caplog.text
+
+
+def test_other_report_tiles_are_other_tiles_to_resume_with(tiles, tmp_path, three_parts):
+    train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path)
+    write_split(tiles, *three_parts[:2], three_parts[2][1:])
+    with pytest.raises(TrainingError, match="started with other tiles"):
+        train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path, TrainOptions(resume=True))
+    (tiles / "split-report.txt").unlink()
+    with pytest.raises(TrainingError, match="started with other tiles"):
+        train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path, TrainOptions(resume=True))
+
+
 # The best epoch, and when to stop
 
 

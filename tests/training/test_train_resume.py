@@ -175,6 +175,16 @@ def test_resuming_a_run_that_ran_out_of_patience_changes_nothing(tiles, tmp_path
     assert (tmp_path / "history.csv").read_bytes() == history
 
 
+def test_mosaics_and_cached_opinions_resume_too(tiles, unbroken, tmp_path):
+    recipe = replace(
+        RECIPE, stages=(Stage(2, 24),), mosaic_share=0.5, teacher=str(unbroken), teacher_cached=True
+    )
+    train(tiles, recipe, tmp_path / "whole")
+    train_one_epoch(tiles, recipe, tmp_path / "run")
+    train(tiles, recipe, tmp_path / "run", TrainOptions(resume=True))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def test_loss_scaling_resumes_too(tiles, tmp_path):
     recipe = replace(RECIPE, precision="float16", stages=(Stage(2, 24),))
     whole = train(tiles, recipe, tmp_path / "whole").card.digest
