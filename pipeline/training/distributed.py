@@ -47,7 +47,7 @@ class Team:
         return batch[self.rank :: self.size]
 
     def join_gradients(self, network: nn.Module) -> nn.Module:
-        """Return the network wrapped so that the gradients of trained parameters are averaged over the team."""
+        """Return the network wrapped so that gradients of trained parameters are averaged over the team."""
         if self.size == 1:
             return network
         return DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)

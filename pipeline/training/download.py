@@ -80,8 +80,9 @@ def eurosat_with(bands: Sequence[str]) -> Archive:
 def download(archive: Archive, folder: Path) -> Path:
     """Download an archive and unpack it into `folder`, which is created if necessary.
 
-    Returns the folder of class folders. Nothing is fetched twice: not if `folder` holds class folders itself, the unpacked archive or its zip; and
-    if it holds the beginning of the zip (`.part`), only the rest is. The zip is removed once it is unpacked.
+    Returns the folder of class folders. Nothing is fetched twice: not if `folder` holds class folders itself,
+    the unpacked archive or its zip; and if it holds the beginning of the zip (`.part`), only the rest is. The
+    zip is removed once it is unpacked.
 
     Raises:
         TrainingError: rasterio is needed and missing; the server cannot be reached, keeps closing the
