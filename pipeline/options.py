@@ -24,11 +24,11 @@ SAFE_RESOLUTIONS = (10, 20, 60)
 POLYGON_FORMATS = ("geojson", "gpkg", "fgb", "parquet")
 NO_POLYGONS = "none"
 
-SPLIT_METHODS = ("auto", "files", "random", "location")
-"""How validation tiles may be chosen, see `pipeline.training.splits`."""
-
 MIN_STRIDE = 8
 """Pixels. Below, a map has more cells than it has to say."""
+
+SPLIT_METHODS = ("auto", "files", "random", "location")
+"""How the tiles to validate on are chosen; auto takes split files if there are any."""
 
 JOURNAL_AFTER = 30.0
 """Seconds of work that are sooner done again than kept."""
@@ -166,6 +166,26 @@ class MosaicOptions:
 
     overwrite: bool = False
     """Replace files that are not an earlier mosaic's, too."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What the user may decide about a training run, beside the recipe."""
+
+    resume: bool = False
+    """Continue from the checkpoint in the output folder; without it, an earlier run there is replaced."""
+
+    split: str = "auto"
+    """One of `SPLIT_METHODS`."""
+
+    skip_unreadable: bool = False
+    """Leave out tiles that cannot be read, with a warning."""
+
+    tensorboard: bool = False
+    """Also write what TensorBoard shows."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
 
 
 @dataclass(frozen=True)

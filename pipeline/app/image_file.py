@@ -16,7 +16,7 @@ from pipeline.options import PRODUCT_LEVELS, SceneOptions
 from pipeline.scenes.gdal import open_raster
 from pipeline.scenes.radiometry import pixel_transform, rgb8_encoding, tci_encoding
 from pipeline.scenes.scene import open_scene
-from pipeline.training.dataset import EUROSAT_BANDS
+from pipeline.training.geotiffs import EUROSAT_BANDS
 from pipeline.values import NATURAL_COLOR, PixelTransform
 
 MAX_IMAGE_PIXELS = 50_000_000

@@ -27,6 +27,7 @@ from pipeline.options import (
     ClassifyOptions,
     MosaicOptions,
     PredictorOptions,
+    TrainOptions,
 )
 
 
@@ -138,6 +139,7 @@ def info() -> None:
 
 @lazy_command(
     "pipeline.commands.train:train",
+    builds={"options": TrainOptions},
     interrupted="The same command with --resume continues from the last checkpoint.",
 )
 @click.option(

@@ -8,15 +8,16 @@ import click
 
 from pipeline.commands.printing import print_scores
 from pipeline.errors import UsageError
-from pipeline.model.bundle import Bundle, load_bundle
+from pipeline.model.bundle import load_bundle
 from pipeline.model.predictor import Predictor
 from pipeline.options import PredictorOptions
-from pipeline.training.dataset import TileSet, load_tiles
+from pipeline.training.dataset import load_tiles
 from pipeline.training.evaluate import evaluate_with, measure_tta
 from pipeline.training.history import HISTORY
-from pipeline.training.report import Measurements, report_json, write_report
+from pipeline.training.page import Measurements
+from pipeline.training.report import report_json, write_report
 from pipeline.training.robustness import measure_outliers, measure_robustness
-from pipeline.training.splits import SPLIT_FILES, count_trained_on, known_split, read_names
+from pipeline.training.split_files import find_unfair_tiles, read_names
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ def evaluate(
     raw = None
     if raw_tiles:
         raw = load_tiles(raw_tiles, bands=bundle.card.bands, skip_unreadable=skip_unreadable)
-    warn_if_trained_on(bundle, tiles)
+    for note in find_unfair_tiles(tiles.names, bundle.path):
+        log.warning("%s", note.text)
     evaluation = evaluate_with(predictor, tiles)
     measurements = Measurements(
         tta=measure_tta(predictor, tiles) if tta else None,
@@ -60,16 +62,3 @@ def evaluate(
         click.echo(json.dumps(report, indent=2))
     else:
         print_scores(report)
-
-
-def warn_if_trained_on(bundle: Bundle, tiles: TileSet) -> None:
-    """Warn if the model was trained on some of the tiles, and name those that it was not trained on."""
-    split = known_split(bundle.path)
-    if split and (seen := count_trained_on(tiles.names, split)):
-        log.warning(
-            "The model was trained on %d of the %d tiles, so it looks better than it is: measure it with "
-            "--names %s.",
-            seen,
-            len(tiles),
-            bundle.path / SPLIT_FILES[1],
-        )

@@ -7,6 +7,7 @@ import click
 
 from pipeline.errors import UsageError
 from pipeline.model.bundle import CARD
+from pipeline.options import TrainOptions
 from pipeline.training.checkpoint import CHECKPOINT
 from pipeline.training.distributed import is_first_process
 from pipeline.training.download import download as download_archive
@@ -20,41 +21,28 @@ def train(
     config: Path,
     output: Path,
     *,
+    options: TrainOptions,
     download: bool,
-    split: str,
-    skip_unreadable: bool,
-    resume: bool,
     overwrite: bool,
-    tensorboard: bool,
-    device: str,
 ) -> None:
     """Train a model, after downloading the tiles if asked to, and print how accurate it is."""
     recipe = load_recipe(config)
-    if resume and overwrite:
+    if options.resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite starts again: give one of them.")
     if not download and not data.is_dir():
         raise UsageError(
             f"--data {data} is not a folder: name one, or fetch EuroSAT into it with --download."
         )
-    if not (resume or overwrite):
+    if not (options.resume or overwrite):
         check_unused(output)
     logging.getLogger("pipeline.training").setLevel(logging.INFO)
     if download:
         data = download_archive(eurosat_with(recipe.bands), data)
-    bundle = run_training(
-        data,
-        recipe,
-        output,
-        resume=resume,
-        split_method=split,
-        skip_unreadable=skip_unreadable,
-        events=tensorboard,
-        device=device,
-    )
+    bundle = run_training(data, recipe, output, options)
     if is_first_process():
         card = bundle.card
         click.echo(
-            f"{bundle.path}: {card.metrics['accuracy']:.2%} on validation, "
+            f"{bundle.path}: {card.metrics['accuracy']:.2%} on {card.metrics['split']}, "
             f"epoch {card.training['best_epoch']} of {recipe.epochs}"
         )
 

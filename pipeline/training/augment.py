@@ -1,8 +1,8 @@
 """Random variations of training tiles, on the device, whole batches at a time.
 
-A network on 10 m tiles is brittle to sharpness: trained on interpolated crops alone it lost eleven
-points on tiles as they are. So what interpolates (warping, softening) touches only a share of what is seen;
-the rest moves by whole pixels, flips and quarter turns, which keep its sharpness.
+Networks on 10 m tiles are sensitive to sharpness: trained on interpolated crops alone, one lost eleven
+points on tiles as they are. So only a share of the tiles is interpolated (warped or softened); the others are
+shifted by whole pixels, flipped and turned by quarters, which keeps them sharp.
 """
 
 import math
@@ -16,35 +16,50 @@ from pipeline.values import Scaling
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """How far tiles may vary."""
+    """How much tiles may vary."""
 
-    warp_share: float = 0.35  # tiles that are scaled, turned and so interpolated
-    max_scale: float = 1.25  # warped tiles are scaled by 1/max_scale to max_scale
-    soften_share: float = 0.0  # tiles brought to pixels up to max_scale as large and back: a coarser scene's
-    max_shift: int = 8  # pixels, for the tiles that are not warped
-    band_detail: float = 0.0  # each band's finest detail by itself: times 1 - band_detail to 1 + band_detail
-    gain: float = 0.15  # brightness of the whole tile: times 1 - gain to 1 + gain
-    band_gain: float = 0.08  # the same for each band by itself
-    band_offset: float = 0.01  # reflectance added to each band: haze, or its removal (L1C against L2A)
+    warp_share: float = 0.35
+    """Share of tiles that are scaled and turned, and thus interpolated."""
+
+    max_scale: float = 1.25
+    """Warped tiles are scaled by 1/max_scale to max_scale."""
+
+    soften_share: float = 0.0
+    """Share of tiles that are brought to pixels up to max_scale as large and back, like coarser scenes."""
+
+    max_shift: int = 8
+    """Pixels, for tiles that are not warped."""
+
+    band_detail: float = 0.0
+    """Each band's finest detail is multiplied by 1 - band_detail to 1 + band_detail."""
+
+    gain: float = 0.15
+    """The tile's reflectance is multiplied by 1 - gain to 1 + gain."""
+
+    band_gain: float = 0.08
+    """The same for each band separately."""
+
+    band_offset: float = 0.01
+    """Reflectance added to or taken from each band: haze, or its removal (L1C against L2A)."""
 
 
 def augment(
     images: torch.Tensor, options: AugmentOptions, scaling: Scaling, generator: torch.Generator
 ) -> torch.Tensor:
-    """Vary `(N, B, T, T)` float32 training values at random; the shape stays.
+    """Vary (N, B, T, T) float32 training values at random.
 
-    `scaling` says what reflectance they stand for. They stay within its limits, to which a scene's values
-    are clipped, too.
+    `scaling` says what reflectance they stand for. They stay within its limits, to which a scene's values are
+    clipped too.
     """
     images = _dihedral(images, generator)
     shifted = _shift(images, options.max_shift, generator)
-    # Drawn and counted on the CPU, and sent without waiting: a GPU is never waited for.
+    # Drawn and counted on the CPU and sent without blocking, so that nothing waits for the GPU.
     draw = torch.rand(len(images), generator=generator)
     warped = (draw < options.warp_share).nonzero()[:, 0]
     if len(warped):
         warped = warped.to(images.device, non_blocking=True)
         shifted[warped] = _warp(images[warped], options.max_scale, generator)
-    # The other end of the draw: tiles that are not warped, as long as there are such.
+    # From the other end of the draw, so that tiles are not warped too while others are left.
     softened = (draw > 1 - options.soften_share).nonzero()[:, 0]
     if len(softened):
         softened = softened.to(images.device, non_blocking=True)
@@ -55,7 +70,7 @@ def augment(
 
 
 def random_crop(images: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
-    """Cut a random `(N, B, size, size)` piece out of each image, at its native sharpness."""
+    """Cut a random (N, B, size, size) piece out of each image, without interpolation."""
     if size == images.shape[-1]:
         return images
     return _cut(images, images.shape[-1] - size, size, generator)
@@ -66,7 +81,7 @@ def _uniform(shape: int | tuple[int, ...], generator: torch.Generator, device: t
 
 
 def _dihedral(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Give each image one of the square's eight symmetries."""
+    """Apply one of the square's eight symmetries to each image."""
     for variant in (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2)):
         chosen = _uniform(len(images), generator, images.device) < 0.5
         images = torch.where(chosen[:, None, None, None], variant(images), images)
@@ -74,7 +89,7 @@ def _dihedral(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _shift(images: torch.Tensor, max_shift: int, generator: torch.Generator) -> torch.Tensor:
-    """Move each image by whole pixels; what comes in at the border is a reflection."""
+    """Move each image by whole pixels; it is reflected at the border."""
     size = images.shape[-1]
     padded = F.pad(images, [max_shift] * 4, mode="reflect")
     return _cut(padded, 2 * max_shift, size, generator)
@@ -85,9 +100,9 @@ def _cut(images: torch.Tensor, slack: int, size: int, generator: torch.Generator
     n = len(images)
     start = torch.randint(0, slack + 1, (2, n, 1), generator=generator).to(images.device, non_blocking=True)
     offsets = torch.arange(size, device=images.device)
-    rows, columns = start[0] + offsets, start[1] + offsets
+    rows, cols = start[0] + offsets, start[1] + offsets
     which = torch.arange(n, device=images.device)[:, None, None]
-    return images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return images.permute(0, 2, 3, 1)[which, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _warp(images: torch.Tensor, max_scale: float, generator: torch.Generator) -> torch.Tensor:
@@ -103,7 +118,7 @@ def _warp(images: torch.Tensor, max_scale: float, generator: torch.Generator) ->
 
 
 def _soften(images: torch.Tensor, max_scale: float, generator: torch.Generator) -> torch.Tensor:
-    """Bring images to coarser pixels, the same for all, and back, bilinearly or bicubically."""
+    """Resample images to coarser pixels, the same for all, and back, bilinearly or bicubically."""
     size = images.shape[-1]
     share, kernel = torch.rand(2, generator=generator).tolist()
     coarse = round(size / (1 + share * (max_scale - 1)))
@@ -113,10 +128,10 @@ def _soften(images: torch.Tensor, max_scale: float, generator: torch.Generator) 
 
 
 def _vary_detail(images: torch.Tensor, amount: float, generator: torch.Generator) -> torch.Tensor:
-    """Strengthen or weaken what differs from the mean of 3 x 3 pixels, in each band by itself.
+    """Strengthen or weaken the difference from the mean of 3 x 3 pixels, in each band separately.
 
-    JPEG keeps colour at half the resolution of brightness. EuroSAT's pictures so have the fine detail of
-    the brightness in every band: a sixth less of it in red, and more in blue, than the scenes have.
+    JPEG stores color at half the resolution of brightness, so that EuroSAT's pictures have the brightness's
+    fine detail in every band: a sixth less in red, and more in blue, than scenes have.
     """
     coarse = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
     factor = 1 + (2 * _uniform(images.shape[:2], generator, images.device) - 1) * amount
@@ -126,7 +141,7 @@ def _vary_detail(images: torch.Tensor, amount: float, generator: torch.Generator
 def _radiometry(
     images: torch.Tensor, options: AugmentOptions, scaling: Scaling, generator: torch.Generator
 ) -> torch.Tensor:
-    """Multiply and shift reflectance, in the terms of the values that it was stretched to."""
+    """Multiply and shift reflectance, computed on the values that it was stretched to."""
     n, bands = images.shape[:2]
     zero = scaling.to_value(0.0)
 

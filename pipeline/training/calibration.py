@@ -1,4 +1,4 @@
-"""How far a network's confidence can be believed: calibration error, reliability, temperature."""
+"""How well a network's confidence matches its accuracy: calibration error, reliability, temperature."""
 
 import math
 from dataclasses import dataclass
@@ -9,19 +9,24 @@ import torch
 from torch import nn
 
 BINS = 15
+"""Of confidence, from 0 to 1."""
+
 TEMPERATURE_LIMIT = 20.0
+"""Fitted temperatures stay within 1/20 to 20."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Confidence against accuracy, in bins of equal width over 0 to 1.
-
-    `tiles`, `confidence` (the mean) and `accuracy` hold a value a bin; empty bins hold 0 tiles and NaN.
-    """
+    """Confidence against accuracy, in bins of confidence that are equally wide."""
 
     tiles: np.ndarray
+    """(bins,): how many tiles are in each."""
+
     confidence: np.ndarray
+    """(bins,): the mean of each; NaN where it is empty."""
+
     accuracy: np.ndarray
+    """(bins,): the accuracy in each; NaN where it is empty."""
 
     @property
     def error(self) -> float:
@@ -43,25 +48,33 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Reliability at temperature 1 (`before`), at the model's own (`after`), and judged fairly.
+    """Reliability without and with the model's temperature.
 
-    Training fits the temperature on its validation tiles: measured on those, `after` praises itself.
-    `cross_fitted` cannot: each half of the tiles is measured at the temperature fitted on the other half
-    (`cross_temperatures`).
+    Training fits the temperature on the validation tiles, so `after` is too good when measured on those;
+    `cross_fitted` is fair on any tiles.
     """
 
     temperature: float
+    """The model's."""
+
     before: Reliability
+    """At temperature 1."""
+
     after: Reliability
+    """At the model's temperature."""
+
     cross_temperatures: tuple[float, float]
+    """Fitted on each half of the tiles."""
+
     cross_fitted: Reliability
+    """Each half of the tiles at the temperature fitted on the other half."""
 
     def errors(self) -> dict[str, float]:
         """Return the three expected calibration errors."""
         return {name: round(getattr(self, name).error, 5) for name in ("before", "after", "cross_fitted")}
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as plain values."""
+        """Return everything as plain values."""
         return {
             "temperature": self.temperature,
             "before": {"temperature": 1.0, **self.before.to_json()},
@@ -90,9 +103,9 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> Reliability:
 def calibrate(
     probabilities: np.ndarray, labels: np.ndarray, temperature: float, seed: int = 0
 ) -> Calibration:
-    """Measure the calibration of `probabilities` (N, C), which were given at `temperature`.
+    """Measure the calibration of probabilities (N, C) that were computed at `temperature`.
 
-    Logits are not needed: their softmax at any other temperature follows from that at one.
+    Logits are not needed: the softmax at one temperature determines that at every other.
     """
     logits = temperature * _logarithm(probabilities)
     halves = np.array_split(np.random.default_rng(seed).permutation(len(labels)), 2)
@@ -111,15 +124,15 @@ def calibrate(
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean negative logarithm of the probability that was given to the right class."""
+    """Return the mean negative logarithm of the right class's probability."""
     return float(-_logarithm(probabilities)[np.arange(len(labels)), labels].mean())
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the softmax temperature with the least cross-entropy (Guo et al. 2017, section 4.2).
+    """Return the softmax temperature with the lowest cross-entropy (Guo et al. 2017, section 4.2).
 
-    It stays within 1/20 to 20: where every tile is right the least would be at 0, where all is chance
-    at infinity. Without tiles it is 1.
+    It stays within 1/20 to 20, since the optimum is 0 if every tile is right and infinite if all is chance.
+    Without tiles it is 1.
     """
     if not len(labels):
         return 1.0
@@ -141,7 +154,7 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def _logarithm(probabilities: np.ndarray) -> np.ndarray:
-    """Return the natural logarithm in float64; a probability that was rounded to 0 counts as 1e-38."""
+    """Return the natural logarithm in float64; a probability of 0 counts as 1e-38."""
     return np.log(np.maximum(probabilities.astype(np.float64), 1e-38))
 
 

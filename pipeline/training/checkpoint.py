@@ -1,4 +1,4 @@
-"""The last state of a run, from which it goes on exactly."""
+"""Checkpoints: a run's last state, from which it can be resumed exactly."""
 
 import io
 from collections.abc import Mapping
@@ -18,29 +18,44 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class Stateful(Protocol):
-    """What PyTorch's networks, optimizers and scalers have in common."""
+    """What PyTorch's networks, optimizers and scalers have in common: a state."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state."""
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Go back to a state."""
+        """Restore a state."""
 
 
 @dataclass
 class Progress:
     """How far a run has come; epochs count from 0."""
 
-    epoch: int = 0  # the next one
+    epoch: int = 0
+    """The next one."""
+
     best_epoch: int = -1
+    """The one with the best validation so far; -1 before any."""
+
     best_accuracy: float = 0.0
+    """Of that epoch's validation, from 0 to 1."""
+
     best_loss: float = float("inf")
-    validations_since: int = 0  # the best one, of the last stage alone
-    history: list[Row] = field(default_factory=list)  # a row an epoch
+    """Of that epoch's validation."""
+
+    validations_since: int = 0
+    """Validations of the last stage that brought no improvement."""
+
+    history: list[Row] = field(default_factory=list)
+    """A row an epoch."""
 
 
 def save_checkpoint(path: Path, recipe: Recipe, parts: Mapping[str, Stateful], progress: Progress) -> None:
-    """Write it whole or not at all; raises OutputError, and the one before stays, if it cannot be written."""
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written; the previous one stays.
+    """
     buffer = io.BytesIO()
     states = {name: part.state_dict() for name, part in parts.items()}
     torch.save({"recipe": recipe.to_dict(), "progress": asdict(progress), **states}, buffer)
@@ -48,30 +63,31 @@ def save_checkpoint(path: Path, recipe: Recipe, parts: Mapping[str, Stateful], p
 
 
 def read_checkpoint(path: Path, recipe: Recipe) -> dict[str, Any]:
-    """Return what `restore` takes.
+    """Return the states that `restore` takes.
 
-    Raises TrainingError if the checkpoint is damaged or was written by a run with another recipe.
+    Raises:
+        TrainingError: the checkpoint is damaged, or the recipe has changed since.
     """
     try:
         states = torch.load(path, weights_only=True, map_location="cpu")
         then, now = states["recipe"], recipe.to_dict()
     except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError) as error:
         raise TrainingError(
-            f"The checkpoint {path} is damaged: begin anew with `overwrite` in place of `resume`."
+            f"The checkpoint {path} is damaged: start again with `overwrite` in place of `resume`."
         ) from error
     if then != now:
         changed = min(key for key in then.keys() | now.keys() if then.get(key) != now.get(key))
         raise TrainingError(
             f"The checkpoint {path} is of another recipe ('{changed}' differs): "
-            "give another output folder, or begin anew with `overwrite` in place of `resume`."
+            "give another output folder, or start again with `overwrite` in place of `resume`."
         )
     return states
 
 
 def restore(states: Mapping[str, Any], parts: Mapping[str, Stateful]) -> Progress:
-    """Set the parts to where the checkpoint was written, and return how far that was.
+    """Set the parts to their states in the checkpoint, and return its progress.
 
-    A part without a state there begins anew: float16's scaler, in a run that began in another precision.
+    A part without a state there keeps its own: float16's scaler, if the run started in another precision.
     """
     for name, part in parts.items():
         if states[name]:

@@ -1,9 +1,9 @@
-"""Several processes, a GPU each, that train one network together; `torchrun` starts them.
+"""Training one network in several processes, with a GPU each, started by `torchrun`.
 
 torchrun --nproc-per-node 4 --no-python landcover train --data … --config … -o …
 
-Each takes its share of every batch, so that a recipe means the same however many there are; gradients are
-averaged. The first one validates, writes and speaks for all.
+Each process takes its share of every batch, so that a recipe means the same for any number of them; gradients
+are averaged. Only the first process validates, writes files and logs.
 """
 
 import logging
@@ -26,11 +26,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Team:
-    """This process's place among those that train together; alone it is the first of one."""
+    """The processes that train together, as one of them sees them; a single process is a team of one."""
 
     device: torch.device
+    """This process's."""
+
     rank: int = 0
+    """This process's number, from 0."""
+
     size: int = 1
+    """How many processes there are."""
 
     @property
     def is_first(self) -> bool:
@@ -38,23 +43,23 @@ class Team:
         return self.rank == 0
 
     def share(self, batch: Tensor) -> Tensor:
-        """Return this process's part of a batch, along the first axis."""
+        """Return this process's share of a batch, along the first axis."""
         return batch[self.rank :: self.size]
 
     def join_gradients(self, network: nn.Module) -> nn.Module:
-        """Return the network so wrapped that gradients of what now requires them become the team's mean."""
+        """Return the network wrapped so that gradients of trained parameters are averaged over the team."""
         if self.size == 1:
             return network
         return DistributedDataParallel(network, [self.device] if self.device.type == "cuda" else None)
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum over all processes."""
+        """Return the sum of all processes' values, which is also written into `values`."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def agree(self, value: T) -> T:
-        """Return what the first process has; the others wait for it."""
+        """Return the first process's value; the others wait for it."""
         values = [value]
         if self.size > 1:
             dist.broadcast_object_list(values, device=self.device)
@@ -62,29 +67,31 @@ class Team:
 
 
 def is_first_process() -> bool:
-    """Tell whether this is the process that speaks for all, before or after it was in a team."""
+    """Tell whether this is the first process, outside of `join_team` too."""
     return os.environ.get("RANK", "0") == "0" or not dist.is_torchelastic_launched()
 
 
 @contextmanager
-def join_team(device_wish: str = "auto") -> Iterator[Team]:
-    """Join the processes that `torchrun` started, or be alone without it.
+def join_team(device: str = "auto") -> Iterator[Team]:
+    """Join the processes that `torchrun` started; without it, be a team of one.
 
-    `device_wish` is as for `find_device`; of GPUs each process of a team takes its own. Raises DeviceError
-    for a device that is absent, or more processes than GPUs.
+    `device` is as for `find_device`; with several GPUs, each process takes its own.
+
+    Raises:
+        DeviceError: the device is absent, or there are more processes than GPUs.
     """
-    device = find_device(device_wish)
+    found = find_device(device)
     if not dist.is_torchelastic_launched():
-        yield Team(device)
+        yield Team(found)
         return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if device.type == "cuda":
-        device = _gpu_of(int(os.environ["LOCAL_RANK"]))
+    if found.type == "cuda":
+        found = _gpu_of(int(os.environ["LOCAL_RANK"]))
     if rank > 0:
-        logging.disable(logging.WARNING)  # all would say the same
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield Team(device, rank, size)
-    # Not after an error: torchrun ends the others, which may be waiting for this one.
+        logging.disable(logging.WARNING)  # all would log the same
+    dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
+    yield Team(found, rank, size)
+    # Not after an error: the others may be waiting for this process until torchrun ends them.
     dist.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-"""EuroSAT's official archives: fetched with resume and checksum, unpacked whole or not at all."""
+"""Downloading EuroSAT's official archives: resumed and checked, unpacked whole or not at all."""
 
 import hashlib
 import http.client
@@ -21,32 +21,45 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from pipeline.errors import OutputError, TrainingError
-from pipeline.training.dataset import holds_class_folders, import_rasterio, tile_folder
+from pipeline.training.folders import holds_class_folders, tile_folder
+from pipeline.training.geotiffs import import_rasterio
 from pipeline.values import NATURAL_COLOR
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = 60  # seconds without a byte
-ATTEMPTS = 6  # to pick up again after the server broke off
-PAUSE = 5.0  # seconds before each of them but the first
+TIMEOUT = 60
+"""Seconds without a byte."""
+
+ATTEMPTS = 6
+"""To resume after the server has closed the connection."""
+
+PAUSE = 5.0
+"""Seconds before each attempt but the first."""
+
 CHUNK = 1 << 18
+"""Bytes written at a time."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip on the web with its MD5 (hexadecimal) and its size in bytes."""
+    """A zip archive on the web."""
 
     url: str
+    """Its address."""
+
     md5: str
+    """Hexadecimal."""
+
     size: int
+    """Bytes."""
 
     @property
     def name(self) -> str:
-        """Return the name of the folder of class folders that it becomes."""
+        """Return the name of the folder of class folders that it is unpacked into."""
         return Path(self.url).stem
 
 
-# Zenodo record 7711810 (https://doi.org/10.5281/zenodo.7711810), with the checksums that it states.
+# Zenodo record 7711810 (https://doi.org/10.5281/zenodo.7711810), with its checksums.
 EUROSAT_RGB = Archive(
     "https://zenodo.org/records/7711810/files/EuroSAT_RGB.zip",
     "f46e308c4d50d4bf32fedad2d3d62f3b",
@@ -65,27 +78,28 @@ def eurosat_with(bands: Sequence[str]) -> Archive:
 
 
 def download(archive: Archive, folder: Path) -> Path:
-    """Fetch and unpack an archive into `folder`, which is made if need be; return its folder of tiles.
+    """Download an archive and unpack it into `folder`, which is created if necessary.
 
-    What is there is not fetched again: `folder` if it holds class folders itself, else the archive
-    unpacked in it, its zip, or the beginning of the zip (`.part`) that an interrupted download left.
-    The zip is removed once it is unpacked.
+    Returns the folder of class folders. Nothing is fetched twice: not if `folder` holds class folders itself,
+    the unpacked archive or its zip; and if it holds the beginning of the zip (`.part`), only the rest is. The
+    zip is removed once it is unpacked.
 
-    Raises TrainingError if the tiles take rasterio and it is absent, the server cannot be reached, breaks off
-    for good or sends something else than the archive; OutputError if the disk is full or `folder` cannot be
-    written to.
+    Raises:
+        TrainingError: rasterio is needed and missing; the server cannot be reached, keeps closing the
+            connection or sends something else.
+        OutputError: the disk is full, or `folder` cannot be written to.
     """
     target = folder / archive.name
     for place in (target, folder):
         if place.is_dir() and holds_class_folders(place):
-            log.info("%s is there already: nothing is downloaded", place)
+            log.info("%s exists already: nothing is downloaded", place)
             return place
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        # Of torchrun's processes the first on each machine fetches; if it fails, torchrun ends the others.
+        # Only the first of torchrun's processes on a machine fetches; if it fails, torchrun ends the others.
         while not target.is_dir():
             time.sleep(PAUSE)
         return target
-    if archive == EUROSAT_MS:  # better told before 2 GB are fetched
+    if archive == EUROSAT_MS:  # better reported before 2 GB are fetched
         import_rasterio(target)
     with _writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +109,7 @@ def download(archive: Archive, folder: Path) -> Path:
     if (found := _md5(zipped)) != archive.md5:
         zipped.unlink()
         raise TrainingError(
-            f"{zipped} was not what {archive.url} should be (its MD5 is {found}, not {archive.md5}) and is "
+            f"{zipped} is not what {archive.url} should be (its MD5 is {found}, not {archive.md5}) and was "
             "removed: try again."
         )
     _unpack(zipped, target)
@@ -104,11 +118,11 @@ def download(archive: Archive, folder: Path) -> Path:
 
 
 def _fetch(archive: Archive, zipped: Path) -> None:
-    """Download the archive to the path `zipped`, going on from what `zipped`.part holds."""
+    """Download the archive to the path `zipped`, resuming from what is in `zipped`.part."""
     part = zipped.with_name(zipped.name + ".part")
     reached = _bytes_in(part)
     _check_space(zipped.parent, archive.size - reached)
-    attempts_left = 0  # a connection that stood may come back; one that never did will not in a minute
+    attempts_left = 0  # retry only if something came: a server that never answers will not in a minute
     with tqdm(desc=zipped.name, total=archive.size, unit="B", unit_scale=True, disable=None) as bar:
         while _bytes_in(part) < archive.size:
             reason = _fetch_rest(archive, part, bar)
@@ -116,8 +130,8 @@ def _fetch(archive: Archive, zipped: Path) -> None:
                 reached, attempts_left = _bytes_in(part), ATTEMPTS
             elif attempts_left == 0:
                 raise TrainingError(
-                    f"{archive.url} cannot be fetched ({reason}): see to the network and give the same "
-                    "command again, which goes on where this one stopped, or fetch and unpack the file "
+                    f"{archive.url} cannot be fetched ({reason}): check the network and run the same "
+                    "command again, which continues where this one stopped, or fetch and unpack the file "
                     "elsewhere and name its folder with `data`, without `download`."
                 )
             else:
@@ -127,16 +141,16 @@ def _fetch(archive: Archive, zipped: Path) -> None:
 
 
 def _fetch_rest(archive: Archive, part: Path, bar: "tqdm[NoReturn]") -> str:
-    """Ask once for what `part` lacks, append what comes, and return why no more does."""
+    """Request what `part` lacks, append the response, and return why it ended early."""
     start = _bytes_in(part)
     headers = {"User-Agent": "landcover"} | ({"Range": f"bytes={start}-"} if start else {})
     request = urllib.request.Request(archive.url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             if response.status != HTTPStatus.PARTIAL_CONTENT:
-                start = 0  # this server only sends the whole
+                start = 0  # this server sends only the whole file
             if response.length is not None and start + response.length != archive.size:
-                return f"there is a file of {start + response.length} bytes, not of {archive.size}"
+                return f"the file there has {start + response.length} bytes, not {archive.size}"
             _append(response, part, start, bar)
     except urllib.error.HTTPError as error:
         return f"the server answers {error.code}, {error.reason}"
@@ -144,7 +158,7 @@ def _fetch_rest(archive: Archive, part: Path, bar: "tqdm[NoReturn]") -> str:
         return str(getattr(error.reason, "strerror", None) or error.reason)
     except (http.client.HTTPException, OSError) as error:
         return str(error) or type(error).__name__
-    return "the server broke off"
+    return "the server closed the connection"
 
 
 def _append(response: http.client.HTTPResponse, part: Path, start: int, bar: "tqdm[NoReturn]") -> None:

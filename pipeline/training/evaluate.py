@@ -20,21 +20,28 @@ from pipeline.training.calibration import Calibration, calibrate, cross_entropy,
 from pipeline.training.dataset import TileSet, load_tiles, value_step
 from pipeline.values import PixelTransform
 
-PART = 2048  # tiles predicted at a time: enough for a GPU's batch, and the progress bar moves
+PART = 2048
+"""Tiles predicted at a time: enough for a GPU's batch, few enough for the progress bar to move."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predictions on labelled tiles: `probabilities` (N, C) float32, `labels` (N,) int64.
-
-    `temperature` is the one that the probabilities were given at.
-    """
+    """A model's predictions on labelled tiles."""
 
     probabilities: np.ndarray
+    """(N, C) float32."""
+
     labels: np.ndarray
+    """(N,) int64, indices into `classes`."""
+
     classes: tuple[str, ...]
+    """The model's, in the order of the probabilities."""
+
     names: tuple[str, ...]
+    """`Class/file` of each tile."""
+
     temperature: float = 1.0
+    """The one that the probabilities were computed at."""
 
     @property
     def predicted(self) -> np.ndarray:
@@ -63,11 +70,11 @@ class Evaluation:
 
     @cached_property
     def calibration(self) -> Calibration:
-        """Return the reliability before and after the model's temperature, and cross-fitted."""
+        """Return the reliability without and with the model's temperature, and cross-fitted."""
         return calibrate(self.probabilities, self.labels, self.temperature)
 
     def confusion(self) -> np.ndarray:
-        """Return the (C, C) counts, a row a true class, a column a predicted one."""
+        """Return the (C, C) counts: rows are true classes, columns predicted ones."""
         return confusion_matrix(self.labels, self.predicted, labels=range(len(self.classes)))
 
     def summary(self) -> dict[str, Any]:
@@ -95,12 +102,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class TtaGain:
-    """What test-time augmentation brings, and how many times as long it takes."""
+    """Scores with test-time augmentation, and what it costs."""
 
     accuracy: float
+    """From 0 to 1."""
+
     cross_entropy: float
+    """Of the averaged probabilities."""
+
     calibration_error: float
+    """Of the averaged probabilities, from 0 to 1."""
+
     slowdown: float
+    """How many times as long it takes."""
 
     def to_json(self) -> dict[str, float]:
         """Return the values rounded."""
@@ -117,8 +131,9 @@ def evaluate_bundle(
 ) -> Evaluation:
     """Classify the named tiles (default: all) of a folder of class folders with a bundle.
 
-    Raises TrainingError if a class folder's name is none of the model's classes, or the tiles have
-    another size or other bands than the model's.
+    Raises:
+        TrainingError: a class folder is not one of the model's classes, or the tiles have another size or
+            other bands than the model takes.
     """
     return evaluate_tiles(bundle, load_tiles(folder, names, bands=bundle.card.bands), device=device)
 
@@ -132,7 +147,8 @@ def evaluate_tiles(bundle: Bundle, tiles: TileSet, *, device: str = "auto") -> E
 def evaluate_with(predictor: Predictor, tiles: TileSet) -> Evaluation:
     """Classify tiles in memory as `classify` would; labels are numbered as the model's classes are.
 
-    Raises TrainingError if a class is none of the model's, or the tiles have another size or other bands.
+    Raises:
+        TrainingError: as `label_tiles` does.
     """
     card = predictor.card
     labels = label_tiles(card, tiles)
@@ -163,23 +179,27 @@ def measure_tta(predictor: Predictor, tiles: TileSet) -> TtaGain:
 
 
 def as_trained(card: ModelCard) -> PixelTransform:
-    """Return the step for tiles that hold training values already: clip them to the card's limits."""
+    """Return the transform of tiles that hold training values already: clipping to the card's limits."""
     bands = len(card.bands)
     return PixelTransform((1.0,) * bands, (0.0,) * bands, *card.scaling.values)
 
 
 def to_values(card: ModelCard, tiles: TileSet) -> PixelTransform:
-    """Return the step from tiles as they are stored to the card's training values."""
+    """Return the transform from stored pixels to the card's training values."""
     bands = len(card.bands)
     gain, bias = value_step(tiles.images, card.scaling)
     return PixelTransform((gain,) * bands, (bias,) * bands, *card.scaling.values)
 
 
 def label_tiles(card: ModelCard, tiles: TileSet) -> np.ndarray:
-    """Return the (N,) labels numbered as the model's classes are; raises TrainingError if tiles don't fit."""
+    """Return the (N,) labels as indices into the model's classes.
+
+    Raises:
+        TrainingError: a class is not one of the model's, or the tiles have another size or other bands.
+    """
     known = tuple(c.name for c in card.classes)
     if unknown := sorted(set(tiles.classes) - set(known)):
-        raise TrainingError(f"'{unknown[0]}' is none of the model's classes ({', '.join(known)}).")
+        raise TrainingError(f"'{unknown[0]}' is not one of the model's classes ({', '.join(known)}).")
     count, size = tiles.images.shape[1], tiles.images.shape[-1]
     if size != card.tile_size:
         raise TrainingError(f"The tiles are {size} pixels wide; the model takes {card.tile_size}.")
@@ -206,7 +226,7 @@ def predict_tiles(
 ) -> np.ndarray:
     """Return the probabilities (N, C) float32 of `images` (N, B, T, T), with a progress bar named `what`.
 
-    `change` is done to the images before, part by part, since what it gives may take more memory.
+    `change` is applied to the images first, in parts, since its results may take more memory.
     """
     parts = []
     with tqdm(desc=what, total=len(images), unit=" tiles", disable=None, leave=False) as bar:

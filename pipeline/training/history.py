@@ -1,4 +1,4 @@
-"""The course of a run, a row an epoch: as CSV, and for TensorBoard where that is wanted."""
+"""A run's history, a row an epoch: as CSV and, on request, for TensorBoard."""
 
 import csv
 import io
@@ -17,7 +17,11 @@ Row = dict[str, Any]
 
 
 def write_history(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows, which all have the same columns, as CSV; raises OutputError if that cannot be."""
+    """Write the rows, which all have the same columns, as CSV.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
     writer.writeheader()
@@ -27,10 +31,12 @@ def write_history(path: Path, rows: Sequence[Row]) -> None:
 
 @contextmanager
 def tensorboard(folder: Path, wanted: bool) -> Iterator[Callable[[Row], None]]:
-    """Give a function that adds a row to what TensorBoard shows of `folder`, or does nothing if unwanted.
+    """Yield a function that adds a row to TensorBoard's event files in `folder`; it does nothing if unwanted.
 
-    Rows that an interrupted run left there for the same epoch and later ones are hidden. Raises UsageError
-    if the package tensorboard is wanted and not installed.
+    Rows of an interrupted run are hidden from the first row's epoch on.
+
+    Raises:
+        UsageError: it is wanted and the package tensorboard is not installed.
     """
     writer_class = _writer_class() if wanted else None
     writer = None
@@ -53,7 +59,7 @@ def tensorboard(folder: Path, wanted: bool) -> Iterator[Callable[[Row], None]]:
 
 
 def _tag(column: str) -> str:
-    """Bring `train_loss` and `validation_loss` under one heading, `loss`."""
+    """Return TensorBoard's name of a column: both losses go under one heading, both accuracies too."""
     part, _, quantity = column.partition("_")
     return f"{quantity}/{part}" if part in ("train", "validation") else column
 
@@ -64,6 +70,6 @@ def _writer_class() -> Any:
     except ImportError as error:
         raise UsageError(
             "`tensorboard` needs the package tensorboard, which is not installed: 'pip install tensorboard', "
-            f"or leave the option out: {HISTORY} holds the same numbers."
+            f"or leave the option out: {HISTORY} has the same numbers."
         ) from error
     return SummaryWriter

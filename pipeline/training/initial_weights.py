@@ -1,4 +1,4 @@
-"""Where a network starts from: ImageNet's weights, a file of weights, or any bundle."""
+"""Initial weights of a network: ImageNet's, those in a file, or a bundle's."""
 
 import logging
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pipeline.model.bundle import load_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.network import first_convolution, inflate, load_weights
 from pipeline.training.recipe import IMAGENET, Recipe
-from pipeline.training.splits import Split, known_split
+from pipeline.training.split_files import Split, known_split
 from pipeline.values import NATURAL_COLOR
 
 log = logging.getLogger(__name__)
@@ -23,19 +23,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Tensors by torchvision's names; of a bundle also its card, and the split it was trained with."""
+    """Weights to start training from."""
 
     source: str
+    """The recipe's name for them."""
+
     tensors: dict[str, Tensor]
+    """By torchvision's names."""
+
     card: ModelCard | None = None
+    """The bundle's, if they come from one."""
+
     split: Split | None = None
+    """The tiles that the bundle was trained with, if it says so."""
 
 
 def find_initial_weights(recipe: Recipe) -> InitialWeights | None:
-    """Fetch or read what the recipe starts from; None if it starts at random.
+    """Fetch or read the recipe's initial weights; None if they are random.
 
-    Raises TrainingError if a file is absent or damaged or ImageNet's weights cannot be fetched, ModelError
-    if there is no such bundle.
+    Raises:
+        TrainingError: a file is missing or damaged, or ImageNet's weights cannot be fetched.
+        ModelError: there is no such bundle.
     """
     source = recipe.initial_weights
     if source is None:
@@ -49,27 +57,30 @@ def find_initial_weights(recipe: Recipe) -> InitialWeights | None:
 
 
 def start_from(initial: InitialWeights, network: nn.Module, card: ModelCard) -> None:
-    """Set the network that `card` describes to the initial weights, its first convolution band by band.
+    """Load the initial weights into the network that `card` describes, its first convolution band by band.
 
-    The head is taken over if the weights are of a bundle with the same head and classes; if not, it stays
-    random. Raises ModelError if the weights are of another architecture, TrainingError if they are for
-    bands that nothing names.
+    The head is loaded too if the weights are a bundle's with the same head and classes; if not, it stays
+    random.
+
+    Raises:
+        ModelError: the weights are of another architecture.
+        TrainingError: it is unknown which bands they are for.
     """
     weights = dict(initial.tensors)
     first = f"{first_convolution(network)}.weight"
     if first in weights:
         weights[first] = inflate(weights[first], _bands(initial, weights[first], card), card.bands)
-    goes_on = initial.card is not None and (
+    same_head = initial.card is not None and (
         initial.card.head == card.head
         and [c.name for c in initial.card.classes] == [c.name for c in card.classes]
     )
-    untouched = load_weights(network, weights, head=goes_on)
+    untouched = load_weights(network, weights, head=same_head)
     log.info(
-        "starting from %s: %s", Path(initial.source).name, "head and all" if goes_on else "the head is new"
+        "starting from %s: %s", Path(initial.source).name, "head and all" if same_head else "the head is new"
     )
     if untouched:
         log.warning(
-            "%s has nothing for %s: they start at random", Path(initial.source).name, ", ".join(untouched)
+            "%s has no weights for %s: they start at random", Path(initial.source).name, ", ".join(untouched)
         )
 
 
@@ -81,21 +92,21 @@ def _bands(initial: InitialWeights, kernel: Tensor, card: ModelCard) -> tuple[st
     if kernel.shape[1] == len(card.bands):
         return card.bands
     raise TrainingError(
-        f"The initial weights {initial.source} are for {kernel.shape[1]} bands, and nothing says for which: "
-        "name a bundle, whose card does."
+        f"The initial weights {initial.source} are for {kernel.shape[1]} bands, but do not say for which: "
+        "name a bundle, whose card says so."
     )
 
 
 def _fetch_imagenet(architecture: str) -> dict[str, Tensor]:
     """Return torchvision's first weights: its later ones score higher on ImageNet but transfer no better.
 
-    Kornblith et al. (2019), "Do Better ImageNet Models Transfer Better?", section 4.2, on the training
-    tricks that they were made with.
+    Kornblith et al. (2019), "Do Better ImageNet Models Transfer Better?", section 4.2, say this of the
+    training tricks behind them.
     """
     weights = get_model_weights(architecture)["IMAGENET1K_V1"]
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; another file than was published
+    except (OSError, RuntimeError) as error:  # no network; not the published file
         raise TrainingError(
             f"The ImageNet weights of {architecture} cannot be fetched from {weights.url} ({error}): train "
             f"where there is a network, or put that file into {torch.hub.get_dir()}/checkpoints."
@@ -105,8 +116,8 @@ def _fetch_imagenet(architecture: str) -> dict[str, Tensor]:
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise TrainingError(
-            f"The recipe's initial weights {path} are not there: put the file there, let 'initial_weights' "
-            "name it, or leave that out to start at random."
+            f"The recipe's initial weights {path} do not exist: put the file there, correct "
+            "'initial_weights', or leave that out to start at random."
         )
     try:
         return {name: tensor.float() for name, tensor in load_file(path).items()}

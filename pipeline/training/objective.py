@@ -1,100 +1,94 @@
-"""What the network shall learn from a batch: mixed tiles, smoothed labels, a teacher's opinion, doubt."""
+"""What the network should learn from a batch: mixed tiles, smoothed labels, a teacher's opinion, doubt."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
-from pipeline.errors import TrainingError
-from pipeline.model.bundle import load_bundle, standardisation
 from pipeline.model.card import ModelCard
-from pipeline.model.device import can_compile, find_precision
 from pipeline.training.distributed import Team
+from pipeline.training.mosaic import add_mosaics
 from pipeline.training.outliers import Ground, random_outliers
 from pipeline.training.recipe import Recipe
+from pipeline.training.teacher import load_teacher
 
 
 class Objective:
-    """Turns a batch into what is shown to the network and what it shall say.
+    """Turns a batch into the tiles that the network sees and the targets that it should give.
 
-    A teacher is asked about the tiles that the student sees, varied and mixed as they are, so that it teaches
-    a function and not a label (Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and
-    consistent"); only where a stage then cuts pieces out of them does it see more. Raises TrainingError if
-    it knows other classes or takes other tiles than the student's `card`, ModelError if there is no such
-    bundle.
+    Unless its opinions are cached, the teacher is asked about the very tiles that the student sees, augmented
+    and mixed, so that it teaches a function and not a label (Beyer et al. 2022, "Knowledge
+    distillation: a good teacher is patient and consistent"). It sees more than the student only where a stage
+    then crops the tiles.
+
+    Raises:
+        TrainingError: the teacher has other classes or takes other tiles than the student's `card` says.
+        ModelError: there is no such teacher.
     """
 
-    def __init__(self, recipe: Recipe, card: ModelCard, team: Team):
+    def __init__(self, recipe: Recipe, card: ModelCard, team: Team) -> None:
+        self._recipe = recipe
+        self._team = team
         self._classes = len(card.classes)
         self._scaling, self._bands = card.scaling, card.bands
-        self._outlier_share = recipe.outlier_share
-        self._team = team
-        self._smoothing = recipe.label_smoothing
         self._mix = _mixing(recipe)
-        self._teacher_weight = recipe.teacher_weight
-        self._teach = load_teacher(recipe, card, team.device) if recipe.teacher else None
+        self.teacher = load_teacher(recipe, card, team.device) if recipe.teacher else None
 
-    def __call__(self, values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the tiles to show, the targets (N, C), and the class (N,) that each is mostly of.
+    def __call__(
+        self, values: Tensor, labels: Tensor, opinions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the tiles to show, the targets (N, C), and the main class (N,) of each tile.
 
-        `values` are (N, B, T, T) training values, `labels` (N,). Targets are probabilities: the labels'
-        shares, smoothed, blended with the teacher's opinion. The recipe's share of outliers, the last ones,
-        are of no class (-1), and all classes are equally right for them (Hendrycks et al. 2019, "Deep
-        anomaly detection with outlier exposure").
+        `values` are (N, B, T, T) training values, `labels` (N,), `opinions` (N, C) the teacher's cached
+        probabilities for these tiles, if the recipe has them cached. Targets are probabilities: the labels'
+        shares, smoothed, blended with the teacher's opinion, then blended by area in mosaics. The last tiles
+        become outliers, as many as the recipe says: they have no class (-1), and all classes are equally
+        right for them (Hendrycks et al. 2019, "Deep anomaly detection with outlier exposure").
         """
         shares = F.one_hot(labels, self._classes).float()
-        if self._mix is not None:
-            values, shares = self._mix(values, shares)
-        targets = shares * (1 - self._smoothing) + self._smoothing / self._classes
-        if self._teach is not None:
-            targets = torch.lerp(targets, self._teach(values), self._teacher_weight)
-        labels = shares.argmax(dim=1)
-        if outliers := self._outliers_in(len(values)):
+        values, shares, opinions = self._mix_tiles(values, shares, opinions)
+        if self.teacher is not None and opinions is None:
+            opinions = self.teacher(values)
+        smoothing = self._recipe.label_smoothing
+        targets = shares * (1 - smoothing) + smoothing / self._classes
+        if opinions is not None:
+            targets = torch.lerp(targets, opinions, self._recipe.teacher_weight)
+        values, both = add_mosaics(
+            values,
+            torch.cat([targets, shares], dim=1),
+            self._count(self._recipe.mosaic_share, len(values)),
+            torch.default_generator,
+        )
+        targets, shares = (part.contiguous() for part in both.chunk(2, dim=1))
+        return self._add_outliers(values, targets, shares.argmax(dim=1))
+
+    def _mix_tiles(
+        self, values: Tensor, shares: Tensor, opinions: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Apply MixUp or CutMix, to cached opinions as to labels: they are about the tiles that are mixed."""
+        if self._mix is None:
+            return values, shares, opinions
+        if opinions is None:
+            return *self._mix(values, shares), None
+        values, both = self._mix(values, torch.cat([shares, opinions], dim=1))
+        shares, opinions = both.chunk(2, dim=1)
+        return values, shares, opinions
+
+    def _add_outliers(self, values: Tensor, targets: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if outliers := self._count(self._recipe.outlier_share, len(values)):
             ground = Ground(values[-outliers:], self._scaling, self._bands)
             values = torch.cat([values[:-outliers], random_outliers(ground, torch.default_generator)])
             targets[-outliers:] = 1 / self._classes
             labels[-outliers:] = -1
         return values, targets, labels
 
-    def _outliers_in(self, share: int) -> int:
-        """Return how many of this process's share of a batch are outliers: all together have the recipe's."""
+    def _count(self, share: float, tiles: int) -> int:
+        """Return how many of this process's `tiles` make up its part of a `share` of the whole batch."""
         rank, size = self._team.rank, self._team.size
-        count = round(self._outlier_share * share * size)
+        count = round(share * tiles * size)
         return count * (rank + 1) // size - count * rank // size
-
-
-def half_precision(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """Return the context that networks run in: half precision, if the recipe and the device want it."""
-    dtype = find_precision(recipe.precision, device)
-    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
-
-
-def load_teacher(recipe: Recipe, card: ModelCard, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Return what maps training values (N, B, T, T) to the teacher's probabilities (N, C)."""
-    assert recipe.teacher is not None
-    bundle = load_bundle(recipe.teacher)
-    for what in ("classes", "bands", "level", "scaling", "gsd", "tile_size"):
-        if getattr(bundle.card, what) != getattr(card, what):
-            raise TrainingError(
-                f"The teacher '{recipe.teacher}' has other {what.replace('_', ' ')} than the training tiles."
-            )
-    network = bundle.load_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compiles = recipe.compile and can_compile(device)
-    forward = torch.compile(network, dynamic=False) if compiles else network
-    mean, std = standardisation(bundle.card, device)
-
-    @torch.no_grad()
-    def teach(values: Tensor) -> Tensor:
-        x = ((values - mean) / std).contiguous(memory_format=torch.channels_last)
-        with half_precision(recipe, device):
-            logits = forward(x)
-        return torch.softmax(logits.float(), dim=1)
-
-    return teach
 
 
 def _mixing(recipe: Recipe) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:

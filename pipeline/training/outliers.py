@@ -1,7 +1,7 @@
-"""Clouds and snow made over training tiles: what a model has no class for, and must not be sure of.
+"""Clouds and snow drawn over tiles: what a model has no class for, and should not be sure about.
 
-To measure that (`robustness`), or to teach it: tiles changed by `random_outliers` with all classes equally
-right as their target (outlier exposure, Hendrycks et al. 2019). Tensors on the device, whole batches.
+`robustness` measures that; training teaches it with `random_outliers`, whose target is that all classes are
+equally right (outlier exposure, Hendrycks et al. 2019). Tensors on the device, whole batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,21 +12,31 @@ from torch import Tensor
 
 from pipeline.values import Scaling
 
-# Top-of-atmosphere reflectance of thick water clouds, and of snow in shade and in the sun.
 CLOUD = (0.3, 0.9)
+"""Top-of-atmosphere reflectance of thick water clouds."""
+
 SNOW = (0.15, 0.9)
-# Ice is dark in the short-wave infrared, and nothing on the ground is seen in the cirrus band.
+"""Top-of-atmosphere reflectance of snow in shade and in the sun."""
+
 SNOW_DIMMED = {"B10": 0.01, "B11": 0.15, "B12": 0.15}
-EDGE = 0.3  # share of a cloud field over which a cloud thins out towards its edge
+"""Factors: ice is dark in the short-wave infrared, and the cirrus band does not see the ground."""
+
+EDGE = 0.3
+"""Share of a cloud field over which a cloud thins out towards its edge."""
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What is covered: `values` (N, B, T, T) float32 training values, how they are scaled, their bands."""
+    """Tiles to be covered."""
 
     values: Tensor
+    """(N, B, T, T) float32 training values."""
+
     scaling: Scaling
+    """What reflectance they stand for."""
+
     bands: Sequence[str]
+    """Sentinel-2 names in channel order."""
 
     def value_of(self, reflectance: Tensor) -> Tensor:
         """Return the training value, not clipped, that stands for a reflectance."""
@@ -41,7 +51,7 @@ class Ground:
 def clouded(
     ground: Ground, generator: torch.Generator, cover: float, opacity: tuple[float, float] = (1.0, 1.0)
 ) -> Tensor:
-    """Put white clouds over a share `cover` of each tile; `opacity` is that of the thinnest and thickest."""
+    """Draw white clouds over a share `cover` of each tile; `opacity` is of the thinnest and the thickest."""
     field, density, brightness = (ground.noise(generator) for _ in range(3))
     inside = ((field - (1 - cover)) / EDGE).clamp(0, 1) if cover < 1 else torch.ones_like(field)
     hidden = inside * (opacity[0] + (opacity[1] - opacity[0]) * density)
@@ -50,7 +60,7 @@ def clouded(
 
 
 def snow(ground: Ground, generator: torch.Generator) -> Tensor:
-    """Put snow over all of each tile, on slopes in sun and in shade."""
+    """Draw snow over each whole tile, on slopes in sun and in shade."""
     slopes = SNOW[0] + (SNOW[1] - SNOW[0]) * ground.noise(generator)
     dimmed = torch.tensor([SNOW_DIMMED.get(band, 1.0) for band in ground.bands], device=slopes.device)
     return ground.value_of(slopes * dimmed[:, None, None])
@@ -65,16 +75,16 @@ KINDS: dict[str, Callable[[Ground, torch.Generator], Tensor]] = {
 
 
 def cover_with(kind: str, ground: Ground, generator: torch.Generator) -> Tensor:
-    """Return training values (N, B, T, T) float32 of the ground under what `KINDS` calls `kind`."""
+    """Return training values (N, B, T, T) float32 of the ground under a `kind` of `KINDS`."""
     return KINDS[kind](ground, generator).clamp(*ground.scaling.values)
 
 
 def random_outliers(ground: Ground, generator: torch.Generator) -> Tensor:
-    """Return training values (N, B, T, T) float32 of the ground, each tile under one of the `KINDS`."""
+    """Return training values (N, B, T, T) float32 of the ground, each tile under a random one of `KINDS`."""
     chosen = torch.randint(len(KINDS), (len(ground.values),), generator=generator)
     covered = ground.values.clone()
     for number, kind in enumerate(KINDS):
-        these = (chosen == number).nonzero()[:, 0]  # counted on the CPU: a GPU need not be waited for
+        these = (chosen == number).nonzero()[:, 0]  # counted on the CPU, so as not to wait for the GPU
         if len(these):
             these = these.to(covered.device, non_blocking=True)
             part = Ground(ground.values[these], ground.scaling, ground.bands)
@@ -90,14 +100,14 @@ def fractal_noise(
     exponent: float = 3.0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Return (count, size, size) float32 noise, evenly spread over 0 to 1, with power f^-exponent.
+    """Return (count, size, size) float32 noise, uniform over 0 to 1, with power f^-exponent.
 
-    Near 3 it has the look of cumulus. The generator is one of the CPU, so that its draws are the same
-    whatever the device. The noise is cut out of a larger field, since the transform's repeats.
+    With an exponent near 3 it looks like cumulus. The generator is one of the CPU, so that its draws are the
+    same on every device. The noise is cut out of a larger field, since the Fourier transform's is periodic.
     """
     rows = torch.fft.fftfreq(2 * size, device=device)[:, None]
-    columns = torch.fft.rfftfreq(2 * size, device=device)
-    frequency = torch.hypot(rows, columns)
+    cols = torch.fft.rfftfreq(2 * size, device=device)
+    frequency = torch.hypot(rows, cols)
     frequency[0, 0] = torch.inf
     white = torch.randn(count, 2 * size, 2 * size, generator=generator).to(device, non_blocking=True)
     field = torch.fft.irfft2(torch.fft.rfft2(white) * frequency ** (-exponent / 2))[:, :size, :size]

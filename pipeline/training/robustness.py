@@ -1,16 +1,15 @@
-"""What a model makes of tiles as scenes show them: resampled, without JPEG, as Level-2A, under clouds.
+"""How a model does on tiles as scenes show them: resampled, without JPEG, as Level-2A, under clouds.
 
-EuroSAT's tiles are cut at native sharpness out of Level-1C scenes and stored as JPEG; a scene that is
-classified is often none of that. Each condition here changes labelled tiles as its name says, brings
-them to training values by the same code as `classify`, and compares with the tiles as they are.
-Pure arrays; scenes and files are unknown here.
+EuroSAT's tiles are cut at native sharpness out of Level-1C scenes and stored as JPEG; the scenes to classify
+often differ in all of that. Each condition changes labelled tiles as its name says, brings them to training
+values by the same code as `classify`, and compares the result with that for the tiles as they are.
+Pure arrays: no scenes and no files.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,47 +18,65 @@ import torch
 from pipeline.errors import TrainingError
 from pipeline.model.card import ModelCard
 from pipeline.model.predictor import Predictor
-from pipeline.scenes.atmosphere import AEROSOL_DEPTH_550, WAVELENGTH_AND_OZONE, clear_atmosphere
+from pipeline.scenes.atmosphere import WAVELENGTH_AND_OZONE
 from pipeline.scenes.radiometry import PixelEncoding, pixel_transform, reflectance_encoding
 from pipeline.training.dataset import TileSet
 from pipeline.training.evaluate import Evaluation, as_trained, predict_tiles, to_values
+from pipeline.training.folders import stem_of
+from pipeline.training.levels import digital_numbers, reflectance_of, surface_reflectance, toa_reflectance
 from pipeline.training.outliers import KINDS, Ground, cover_with
+from pipeline.training.resampling import KERNELS, middle_matrix, resample, resampling_matrix
 from pipeline.values import DIGITAL_NUMBERS, PixelTransform
 
-POINTS_TO_LOSE = 1.0  # percentage points of accuracy: more than that, and a condition is not mastered
-SCALES = (0.8, 1.2)  # of the ground pixel: 8 m and 12 m for a model at 10 m
-AEROSOL_DEPTHS = (0.05, 0.1, 0.25)  # at 550 nm: very clear, as `radiometry` assumes, hazy
+POINTS_TO_LOSE = 1.0
+"""Percentage points of accuracy that a model may lose under a condition to pass it."""
+
+SCALES = (0.8, 1.2)
+"""Of the ground pixel: 8 m and 12 m for a model at 10 m."""
+
+AEROSOL_DEPTHS = (0.05, 0.1, 0.25)
+"""At 550 nm: very clear, as `radiometry` assumes, hazy."""
+
 OUTLIER_TILES = 256
+"""Tiles that are covered with clouds and snow."""
+
 SURE = 0.9
+"""The probability from which a model counts as sure."""
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Accuracy under one condition against `native_accuracy`, that of the same tiles as they are.
-
-    `same_class` is the share of tiles whose class stayed.
-    """
+    """Accuracy under one condition, compared with that on the same tiles as they are."""
 
     name: str
+    """What was done to the tiles."""
+
     tiles: int
+    """How many were measured."""
+
     accuracy: float
+    """Under the condition, from 0 to 1."""
+
     native_accuracy: float
+    """Of the tiles as they are, from 0 to 1."""
+
     same_class: float
+    """Share of tiles that are given the same class both times."""
 
     @property
     def points_lost(self) -> float:
-        """Return the accuracy lost in percentage points; less than 0 if it rose."""
+        """Return the accuracy lost in percentage points; negative if it rose."""
         return 100 * (self.native_accuracy - self.accuracy)
 
     @property
     def mastered(self) -> bool:
-        """Return whether no more was lost than a model may lose."""
+        """Tell whether no more was lost than a model may lose."""
         return self.points_lost <= POINTS_TO_LOSE
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as plain values."""
+        """Return everything as plain values."""
         return {
             "condition": self.name,
             "tiles": self.tiles,
@@ -72,20 +89,25 @@ class Condition:
 
 @dataclass(frozen=True)
 class Outlier:
-    """What a model says of something that it has no class for.
-
-    `median_confidence` and the share of tiles `sure`, with 90 % or more, should be low; `classes` are the
-    three that it is taken for most often, with their share.
-    """
+    """What a model says about something that it has no class for."""
 
     name: str
+    """What it is."""
+
     tiles: int
+    """How many were shown."""
+
     median_confidence: float
+    """Should be low."""
+
     sure: float
+    """Share of tiles with a confidence of 90 % or more; should be low."""
+
     classes: dict[str, float]
+    """The three classes that it is taken for most often, with their shares."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as plain values."""
+        """Return everything as plain values."""
         return {
             "outlier": self.name,
             "tiles": self.tiles,
@@ -97,20 +119,28 @@ class Outlier:
 
 @dataclass(frozen=True)
 class _Change:
-    """A way to change tiles: training values (n, B, T, T) float32 -> pixels, and what brings those back."""
+    """A way to change tiles."""
 
     name: str
+    """What is done."""
+
     apply: Callable[[Array], Array]
+    """Maps training values (n, B, T, T) float32 to pixels."""
+
     transform: PixelTransform
+    """Brings these pixels back to training values."""
 
 
 def measure_robustness(
     predictor: Predictor, tiles: TileSet, native: Evaluation, raw: TileSet | None = None
 ) -> tuple[Condition, ...]:
-    """Measure `tiles`, whose evaluation as they are is `native`, under every condition that applies.
+    """Measure tiles under every condition that applies; `native` is their evaluation as they are.
 
-    `raw` are tiles of digital numbers that the same-named ones of `tiles` were made from; only those with
-    such a partner are compared. Raises TrainingError if there is none.
+    `raw` are the tiles of digital numbers from which those of the same name in `tiles` were made; only tiles
+    with such a partner are compared.
+
+    Raises:
+        TrainingError: no tile has a partner, or the raw tiles hold 8 bits.
     """
     card = predictor.card
     conditions = [
@@ -123,7 +153,7 @@ def measure_robustness(
 
 
 def measure_outliers(predictor: Predictor, tiles: TileSet, seed: int = 0) -> tuple[Outlier, ...]:
-    """Show the model what it has no class for: pure white, clouds and snow made over some of the `tiles`."""
+    """Show the model what it has no class for: pure white, and some of the `tiles` under clouds and snow."""
     card, generator = predictor.card, torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(tiles), generator=generator)[:OUTLIER_TILES]
     values = torch.from_numpy(to_values(card, tiles).apply(tiles.images[chosen].numpy()))
@@ -175,8 +205,8 @@ def _compare_raw(predictor: Predictor, native: Evaluation, raw: TileSet) -> Cond
     if raw.images.dtype == torch.uint8:
         raise TrainingError("The raw tiles hold 8 bits: give the digital numbers that they were made from.")
     # EuroSAT's `Class/Class_1.jpg` was made from its `Class/Class_1.tif`.
-    partners = {_stem(name): i for i, name in enumerate(raw.names)}
-    pairs = [(i, partners[_stem(name)]) for i, name in enumerate(native.names) if _stem(name) in partners]
+    partners = {stem_of(name): i for i, name in enumerate(raw.names)}
+    pairs = [(i, partners[stem_of(name)]) for i, name in enumerate(native.names) if stem_of(name) in partners]
     if not pairs:
         raise TrainingError("None of the raw tiles has the name of a tile in `data`: give those that do.")
     ours, theirs = np.array(pairs).T
@@ -186,18 +216,11 @@ def _compare_raw(predictor: Predictor, native: Evaluation, raw: TileSet) -> Cond
     return _compare("raw pixels, never compressed", native, predicted, ours)
 
 
-def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
-
-
-# --- sharpness -----------------------------------------------------------------------------------------
-
-
 def _resamplings(card: ModelCard) -> Iterator[_Change]:
-    """Yield what warping does to a scene: interpolated once, on pixels shifted or of another size.
+    """Yield what warping does to a scene: interpolation, to pixels that are shifted or of another size.
 
-    A scene that is coarser than the model arrives at its pixel size all the same, only softer. Finer pixels
-    also show less ground: what that alone costs is measured beside, at native sharpness.
+    A scene that is coarser than the model is brought to the model's pixel size, and so is only softer. Finer
+    pixels also show less ground: what that alone costs is measured too, at native sharpness.
     """
     size, back = card.tile_size, as_trained(card)
     for kernel in KERNELS:
@@ -218,57 +241,8 @@ def _resamplings(card: ModelCard) -> Iterator[_Change]:
         yield _Change(name, partial(resample, matrix=matrix), back)
 
 
-def bilinear(x: Array) -> Array:
-    """Return the weights of linear interpolation at distances `x`, in pixels."""
-    return np.clip(1 - np.abs(x), 0, None)
-
-
-def cubic(x: Array) -> Array:
-    """Return the weights of cubic convolution with a = -0.5 (Keys, 1981), which is what GDAL's cubic is."""
-    x = np.abs(x)
-    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
-KERNELS: dict[str, Callable[[Array], Array]] = {"bilinear": bilinear, "cubic": cubic}
-
-
-def resampling_matrix(size: int, kernel: str, *, scale: float = 1.0, shift: float = 0.0) -> Array:
-    """Return the (size, size) float32 matrix that resamples a row of pixels about its middle.
-
-    New pixels are `scale` times as large as the old ones and lie `shift` old pixels further on. Where they
-    become larger the kernel widens with them, as GDAL's does; at the edges the row is reflected.
-    """
-    width = max(1.0, scale)
-    centre = (np.arange(size) + 0.5 - size / 2) * scale + size / 2 + shift
-    source = np.arange(-size, 2 * size)
-    weights = KERNELS[kernel]((source + 0.5 - centre[:, None]) / width)
-    weights /= weights.sum(axis=1, keepdims=True)
-    before, inside, after = np.split(weights, 3, axis=1)
-    return (before[:, ::-1] + inside + after[:, ::-1]).astype(np.float32)
-
-
-def middle_matrix(size: int, share: float) -> Array:
-    """Return the (size, size) float32 matrix that keeps the middle `share` of a row of pixels as it is.
-
-    The rest becomes its reflection.
-    """
-    kept = round(share * size)
-    start = (size - kept) // 2
-    indices = np.pad(np.arange(start, start + kept), (start, size - kept - start), mode="reflect")
-    return np.eye(size, dtype=np.float32)[indices]
-
-
-def resample(values: Array, matrix: Array) -> Array:
-    """Apply a resampling matrix along the rows and the columns of tiles (n, B, T, T) float32."""
-    return matrix @ values @ matrix.T
-
-
-# --- radiometry ----------------------------------------------------------------------------------------
-
-
 def _other_levels(card: ModelCard) -> Iterator[_Change]:
-    """Yield the same ground as the product level that the model does not know, through several airs."""
+    """Yield the same ground as the product level that the model does not know, in several kinds of air."""
     if not set(card.bands) <= WAVELENGTH_AND_OZONE.keys():
         return
     other = "l2a" if card.level == "l1c" else "l1c"
@@ -284,39 +258,6 @@ def _other_levels(card: ModelCard) -> Iterator[_Change]:
 def _to_level(values: Array, level: str, card: ModelCard, aerosol_depth: float) -> Array:
     change = surface_reflectance if level == "l2a" else toa_reflectance
     return digital_numbers(change(reflectance_of(values, card), card.bands, aerosol_depth))
-
-
-def surface_reflectance(toa: Array, bands: Sequence[str], aerosol_depth: float = AEROSOL_DEPTH_550) -> Array:
-    """Return what Level-2A would hold where Level-1C holds `toa` (..., B, H, W), both reflectance.
-
-    An atmospheric correction that knows its air: `radiometry` then brings the result back assuming its
-    nominal one, so that with another `aerosol_depth` (at 550 nm) something remains.
-    """
-    path, transmittance = _air(bands, aerosol_depth)
-    return (toa - path) / transmittance
-
-
-def toa_reflectance(surface: Array, bands: Sequence[str], aerosol_depth: float = AEROSOL_DEPTH_550) -> Array:
-    """Return what Level-1C would hold where Level-2A holds `surface`: `surface_reflectance` undone."""
-    path, transmittance = _air(bands, aerosol_depth)
-    return path + transmittance * surface
-
-
-def _air(bands: Sequence[str], aerosol_depth: float) -> tuple[Array, Array]:
-    """Return path reflectance and transmittance, each (B, 1, 1), of a day with more or less aerosol."""
-    air = [clear_atmosphere(band, aerosol_depth=aerosol_depth) for band in bands]
-    path, transmittance = np.array(air, np.float32).T[..., None, None]
-    return path, transmittance
-
-
-def reflectance_of(values: Array, card: ModelCard) -> Array:
-    """Return the reflectance, float32, that training values stand for."""
-    return card.scaling.to_reflectance(values).astype(np.float32)
-
-
-def digital_numbers(reflectance: Array) -> Array:
-    """Return reflectance as a product stores it: int16, 1 at least, since 0 means no data."""
-    return np.clip(np.rint(reflectance * DIGITAL_NUMBERS), 1, 32_767).astype(np.int16)
 
 
 def _digital_numbers(level: str, bands: int) -> PixelEncoding:

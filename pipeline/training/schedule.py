@@ -1,6 +1,6 @@
-"""The optimizer, and how fast it learns in the course of a run.
+"""The optimizer, and its learning rate and momentum in the course of a run.
 
-Pace is a function of the epoch alone, so that a resumed run has nothing to restore.
+Both depend on the epoch alone, so that a resumed run has nothing to restore.
 """
 
 import math
@@ -17,9 +17,9 @@ MOMENTUM = 0.9
 
 
 def build_optimizer(network: nn.Module, recipe: Recipe, *, fused: bool = True) -> torch.optim.Optimizer:
-    """Return the recipe's optimizer, which decays kernels and matrices only: zero harms biases and scales.
+    """Return the recipe's optimizer, which decays only kernels and matrices, not biases and scales.
 
-    `fused` is faster and not for float16, whose overflows must leave the optimizer as it was.
+    `fused` is faster, but cannot skip a step as float16 needs it where a gradient overflows.
     """
     decayed = [p for p in network.parameters() if p.dim() > 1]
     others = [p for p in network.parameters() if p.dim() <= 1]
@@ -32,15 +32,15 @@ def build_optimizer(network: nn.Module, recipe: Recipe, *, fused: bool = True) -
     optimizer = torch.optim.SGD(
         groups, lr=recipe.learning_rate, momentum=MOMENTUM, nesterov=True, fused=fused
     )
-    # It would begin when a gradient first comes; the fused kernel wants all parameters to begin together,
-    # and those of a frozen backbone begin later. From zero it runs the same course.
+    # SGD creates these at a parameter's first gradient, which comes later for a frozen backbone; the fused
+    # kernel wants them all from the start. Starting at zero gives the same results.
     for parameter in (*decayed, *others):
         optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 
 def set_pace(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
-    """Set learning rate and momentum to those due at `epoch`, which may be fractional."""
+    """Set learning rate and momentum to those of `epoch`, which may be fractional."""
     momentum = momentum_at(recipe, epoch)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate_at(recipe, epoch)

@@ -15,7 +15,7 @@ from pipeline.app.requests import ImageRequest
 from pipeline.errors import SceneError
 from pipeline.notes import Note
 from pipeline.options import SceneOptions
-from pipeline.training.dataset import EUROSAT_BANDS
+from pipeline.training.geotiffs import EUROSAT_BANDS
 from tests.support.cards import RGB_CARD
 
 

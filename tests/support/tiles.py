@@ -75,7 +75,8 @@ def write_tile(
     return path
 
 
-def write_split(folder: Path, train: list[str], validation: list[str]) -> None:
-    """Write the split files."""
-    (folder / "split-train.txt").write_text("\n".join(train) + "\n")
-    (folder / "split-val.txt").write_text("\n".join(validation) + "\n")
+def write_split(folder: Path, train: list[str], validation: list[str], report: Sequence[str] = ()) -> None:
+    """Write the split files; `split-report.txt` only if there are tiles to report on."""
+    parts = {"train": train, "val": validation} | ({"report": report} if report else {})
+    for part, names in parts.items():
+        (folder / f"split-{part}.txt").write_text("\n".join(names) + "\n")

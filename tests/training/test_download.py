@@ -19,8 +19,8 @@ from click.testing import CliRunner
 import cli
 from pipeline.errors import OutputError, TrainingError
 from pipeline.training import download as module
-from pipeline.training.dataset import find_tiles
 from pipeline.training.download import EUROSAT_MS, EUROSAT_RGB, Archive, download, eurosat_with
+from pipeline.training.folders import find_tiles
 from tests.support.tiles import TINY_RECIPE, make_tiles
 
 ROOT = Path(__file__).parents[2]
@@ -184,7 +184,7 @@ def test_a_wrong_checksum_leaves_nothing_that_would_be_trusted(server, tmp_path)
 
 def test_a_file_of_another_size_is_not_even_fetched(server, tmp_path):
     wanted = archive_of(server, server.data + b"more")
-    with pytest.raises(TrainingError, match=f"a file of {len(server.data)} bytes, not of {wanted.size}"):
+    with pytest.raises(TrainingError, match=f"has {len(server.data)} bytes, not {wanted.size}"):
         download(wanted, tmp_path)
     assert names_in(tmp_path) == []
 

@@ -110,7 +110,7 @@ def test_named_tiles_alone_are_evaluated(bundle, tmp_path):
 
 def test_a_class_folder_that_the_model_does_not_know_is_named(bundle, tmp_path):
     folder = make_tiles(tmp_path / "tiles", 2, colors={"Forest": (0, 90, 0), "Lava": (200, 30, 0)})
-    with pytest.raises(TrainingError, match=r"'Lava' is none of the model's classes \(Bog, Field"):
+    with pytest.raises(TrainingError, match=r"'Lava' is not one of the model's classes \(Bog, Field"):
         evaluate_bundle(bundle, folder)
 
 
@@ -226,6 +226,13 @@ def test_tiles_that_the_model_was_trained_on_are_told(bundle, tmp_path):
     (model / "split-train.txt").write_text("Field/Field_0.jpg\nWater/Water_1.jpg\n")
     (model / "split-val.txt").write_text("Forest/Forest_1.png\n")
     assert "trained on 2 of the 6 tiles" in evaluate("--data", folder, "--model", model).stderr
-    fair = evaluate("--data", folder, "--model", model, "--names", model / "split-val.txt")
+    assert "were chosen by 1 of the 6 tiles" in evaluate("--data", folder, "--model", model).stderr
+    chose = evaluate("--data", folder, "--model", model, "--names", model / "split-val.txt")
+    assert chose.exit_code == 0
+    assert "trained on" not in chose.stderr
+    assert "chosen by 1 of the 1 tiles" in chose.stderr
+    (model / "split-report.txt").write_text("Water/Water_0.png\n")
+    assert "--names " + str(model / "split-report.txt") in evaluate("--data", folder, "--model", model).stderr
+    fair = evaluate("--data", folder, "--model", model, "--names", model / "split-report.txt")
     assert fair.exit_code == 0
-    assert "trained on" not in fair.stderr
+    assert "better than it is" not in fair.stderr

@@ -9,16 +9,18 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import resnet18
 
-import pipeline.training.train as loop
 from pipeline.errors import ModelError, TrainingError
 from pipeline.model.bundle import list_bundles, load_bundle, save_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network, head_of
+from pipeline.training.dataset import TileSet
+from pipeline.training.describe import find_standards
 from pipeline.training.distributed import Team
 from pipeline.training.initial_weights import find_initial_weights, start_from
 from pipeline.training.recipe import Recipe, Stage
-from pipeline.training.splits import known_split
+from pipeline.training.run import start_run
+from pipeline.training.split_files import known_split
 from pipeline.values import Scaling
 from tests.support.networks import add_tiny_network
 
@@ -111,11 +113,11 @@ def test_a_bundle_of_thirteen_bands_starts_one_of_three(tmp_path):
 def test_the_standardisation_that_the_weights_expect_is_kept(source, tmp_path):
     _, path = source
     tiles = torch.randint(1, 256, (8, 3, 32, 32), dtype=torch.uint8)
-    training = loop.TileSet(tiles, torch.zeros(8, dtype=torch.int64), ("Field",), ("Field/1.png",) * 8)
+    training = TileSet(tiles, torch.zeros(8, dtype=torch.int64), ("Field",), ("Field/1.png",) * 8)
 
     def standards(**changes):
         recipe = replace(RECIPE, initial_weights=path, **changes)
-        return loop._standards(recipe, training, find_initial_weights(recipe))
+        return find_standards(recipe, training, find_initial_weights(recipe))
 
     assert standards() == (CARD.mean, CARD.std)
     assert standards(mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0)) == ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
@@ -137,14 +139,14 @@ def test_a_file_in_torchvisions_layout_is_taken(tmp_path):
 def test_a_file_for_bands_that_nothing_names_is_refused(tmp_path):
     path = tmp_path / "five.safetensors"
     save_file(build_network("tiny", bands=5, classes=3).state_dict(), path)
-    with pytest.raises(TrainingError, match="are for 5 bands, and nothing says for which: name a bundle"):
+    with pytest.raises(TrainingError, match="are for 5 bands, but do not say for which: name a bundle"):
         started(str(path), CARD)
     started(str(path), replace(CARD, bands=("B02", "B03", "B04", "B08", "B11")))  # as many: as they come
 
 
 def test_what_cannot_be_used_is_told(source, tmp_path):
     _, path = source
-    with pytest.raises(TrainingError, match=r"absent\.safetensors are not there: put the file there"):
+    with pytest.raises(TrainingError, match=r"absent\.safetensors do not exist: put the file there"):
         started(str(tmp_path / "absent.safetensors"), CARD)
     (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
     with pytest.raises(TrainingError, match=r"damaged\.safetensors cannot be read"):
@@ -193,6 +195,6 @@ def test_the_models_that_ship_say_their_split(name):
 def test_the_models_that_ship_can_be_trained_further(name):
     shipped = load_bundle(name)
     recipe = replace(RECIPE, architecture=shipped.card.architecture, initial_weights=name)
-    run = loop._start(recipe, shipped.card, find_initial_weights(recipe), Team(torch.device("cpu")))
+    run = start_run(recipe, shipped.card, find_initial_weights(recipe), Team(torch.device("cpu")))
     expected = shipped.load_network().state_dict()
     assert all(torch.equal(tensor.cpu(), expected[key]) for key, tensor in run.network.state_dict().items())

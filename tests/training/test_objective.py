@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import pipeline.training.objective as module
-from pipeline.errors import TrainingError
 from pipeline.model.bundle import load_bundle, save_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
@@ -14,7 +14,6 @@ from pipeline.model.network import build_network
 from pipeline.training.distributed import Team
 from pipeline.training.objective import Objective
 from pipeline.training.recipe import Recipe, Stage
-from pipeline.values import Scaling
 from tests.support.networks import add_tiny_network
 
 ALONE = Team(torch.device("cpu"))
@@ -110,21 +109,51 @@ def test_the_teacher_sees_the_tiles_mixed_as_the_student_does(values, monkeypatc
     assert torch.equal(asked[0], shown)
 
 
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        ({"classes": number_classes(["Field", "Marsh", "Water"])}, "classes"),
-        ({"level": "l2a"}, "level"),
-        ({"scaling": Scaling((0, 1), (1, 255))}, "scaling"),
-        ({"bands": ("B08", "B04", "B03")}, "bands"),
-        ({"gsd": 20.0}, "gsd"),
-        ({"tile_size": 64}, "tile size"),
-    ],
-)
-def test_a_teacher_of_other_tiles_is_refused(teacher, changes, what):
-    recipe = replace(RECIPE, teacher=str(teacher))
-    with pytest.raises(TrainingError, match=f"has other {what} than the training tiles"):
-        Objective(recipe, replace(CARD, **changes), ALONE)
+def test_cached_opinions_are_taken_in_place_of_the_teachers(values, monkeypatch):
+    monkeypatch.setattr(module, "load_teacher", lambda *arguments: pytest.fail)  # is not asked
+    recipe = replace(RECIPE, teacher="any", teacher_cached=True, teacher_weight=0.25, label_smoothing=0.0)
+    opinions = torch.rand(4, 3).softmax(dim=1)
+    _, targets, labels = Objective(recipe, CARD, ALONE)(values, LABELS, opinions)
+    torch.testing.assert_close(targets, 0.75 * F.one_hot(LABELS, 3) + 0.25 * opinions)
+    assert torch.equal(labels, LABELS)
+
+
+@pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_cached_opinions_are_mixed_as_the_tiles_are(values, monkeypatch, mixing):
+    monkeypatch.setattr(module, "load_teacher", lambda *arguments: pytest.fail)
+    recipe = replace(RECIPE, teacher="any", teacher_cached=True, teacher_weight=1.0, **mixing)
+    opinions = F.one_hot(LABELS, 3).float()  # so that mixed opinions are what mixed labels would be
+    torch.manual_seed(1)
+    shown, targets, _ = Objective(recipe, CARD, ALONE)(values, LABELS, opinions)
+    torch.manual_seed(1)
+    expected_shown, expected, _ = Objective(replace(RECIPE, label_smoothing=0.0, **mixing), CARD, ALONE)(
+        values, LABELS
+    )
+    assert torch.equal(shown, expected_shown)
+    torch.testing.assert_close(targets, expected)
+
+
+def test_a_share_of_the_batch_becomes_mosaics(values):
+    torch.manual_seed(0)
+    recipe = replace(RECIPE, mosaic_share=0.5, label_smoothing=0.0)
+    shown, targets, labels = Objective(recipe, CARD, ALONE)(values, LABELS)
+    assert (shown[:2] != values[:2]).flatten(1).any(dim=1).any()
+    assert torch.equal(shown[2:], values[2:])
+    assert torch.equal(targets[2:], F.one_hot(LABELS[2:], 3).float())
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(4))
+    assert torch.equal(labels, targets.argmax(dim=1))
+
+
+def test_a_mosaics_class_is_that_of_most_of_its_area_whatever_the_teacher_says(values, monkeypatch):
+    torch.manual_seed(0)
+    _, by_area, _ = Objective(replace(RECIPE, mosaic_share=1.0, label_smoothing=0.0), CARD, ALONE)(
+        values, LABELS
+    )
+    monkeypatch.setattr(module, "load_teacher", lambda *arguments: pytest.fail)
+    recipe = replace(RECIPE, mosaic_share=1.0, teacher="any", teacher_cached=True, teacher_weight=0.9)
+    torch.manual_seed(0)
+    _, _, labels = Objective(recipe, CARD, ALONE)(values, LABELS, torch.full((4, 3), 1 / 3))
+    assert torch.equal(labels, by_area.argmax(dim=1))
 
 
 def test_outliers_are_covered_and_all_classes_are_right_for_them(values, teacher):
@@ -140,7 +169,7 @@ def test_outliers_are_covered_and_all_classes_are_right_for_them(values, teacher
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_processes_have_the_outliers_of_a_batch_among_them(values, size):
+def test_processes_share_the_outliers_of_a_batch(values, size):
     recipe = replace(RECIPE, outlier_share=0.2)  # of 16 tiles three
     outliers = 0
     for rank in range(size):

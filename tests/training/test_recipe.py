@@ -165,6 +165,8 @@ MISTAKES = {
     "shrinking tiles": (MINIMAL + "upsample: 0.5\n", "'upsample' must be at least 1, not 0.5"),
     "no patience": (MINIMAL + "patience: 0\n", "'patience' must be at least 1, not 0"),
     "less than no mixing": (MINIMAL + "cutmix: -1\n", "'cutmix' must be at least 0, not -1"),
+    "more than all mosaics": (MINIMAL + "mosaic_share: 1.5\n", "'mosaic_share' must be from 0 to 1, not 1.5"),
+    "opinions of nobody": (MINIMAL + "teacher_cached: true\n", "'teacher_cached' needs a 'teacher'"),
     "no mapping": ("- name\n", "not a list of settings"),
     "empty": ("", "not a list of settings"),
     "no YAML": ("name: [\n", "is not valid YAML"),

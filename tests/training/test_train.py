@@ -15,9 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+import pipeline.training.run as running
+import pipeline.training.setup as preparing
 import pipeline.training.train as loop
+import pipeline.training.validate as validating
 from pipeline.errors import ModelError, OutputError, TrainingError, UsageError
 from pipeline.model.bundle import load_bundle
+from pipeline.options import TrainOptions
 from pipeline.training.augment import AugmentOptions
 from pipeline.training.evaluate import evaluate_bundle
 from pipeline.training.recipe import Recipe, Stage, load_recipe
@@ -54,7 +58,7 @@ def tiny():
     """An epoch here is of five steps, fewer than there are between two averagings of a true run."""
     with pytest.MonkeyPatch.context() as patch:
         add_tiny_network(patch)
-        patch.setattr(loop, "EMA_EVERY", 1)
+        patch.setattr(running, "EMA_EVERY", 1)
         yield
 
 
@@ -74,7 +78,7 @@ def trained(tiny, tiles, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_plots(trained, monkeypatch):
     """Plots take longer than training; the run above has them."""
-    monkeypatch.setattr(loop, "write_report", lambda *arguments: None)
+    monkeypatch.setattr(validating, "write_report", lambda *arguments: None)
 
 
 def history_of(output: Path) -> list[dict[str, str]]:
@@ -173,13 +177,13 @@ def test_the_seed_recipe_runs_end_to_end(tmp_path, monkeypatch):
         **{"batch_size": 16, "ema_decay": 0.8},
     )
     kernels = []
-    note = loop._note
+    record = loop._record
 
     def remember(run, row, output):
         kernels.append(run.network.conv1.weight.detach().clone())
-        note(run, row, output)
+        record(run, row, output)
 
-    monkeypatch.setattr(loop, "_note", remember)
+    monkeypatch.setattr(loop, "_record", remember)
     card = train(tiles, recipe, tmp_path / "run").card
     assert len(history_of(tmp_path / "run")) == 10
     assert card.head == "mlp"
@@ -229,7 +233,7 @@ def test_training_goes_on_from_a_bundle_head_and_all(tiles, trained, tmp_path):
 
 def test_tiles_that_the_initial_weights_know_are_no_silent_validation(tiles, trained, tmp_path, caplog):
     recipe = replace(RECIPE, initial_weights=str(trained), seed=5, **ONE_EPOCH)
-    train(tiles, recipe, tmp_path, split_method="random")
+    train(tiles, recipe, tmp_path, TrainOptions(split="random"))
     assert "accuracy will look better than it is" in caplog.text
 
 
@@ -237,6 +241,90 @@ def test_a_student_is_validated_on_what_its_teacher_has_not_seen(tiles, trained,
     train(tiles, replace(RECIPE, teacher=str(trained), seed=5, **ONE_EPOCH), tmp_path)
     assert (tmp_path / "split-val.txt").read_text() == (trained / "split-val.txt").read_text()
     assert "better than it is" not in caplog.text
+
+
+@pytest.mark.parametrize("mixing", [{}, {"mixup": 0.2}, {"mosaic_share": 0.4}], ids=str)
+def test_it_learns_from_a_teacher_that_is_asked_once(tiles, trained, tmp_path, mixing):
+    recipe = replace(RECIPE, teacher=str(trained), teacher_cached=True, **mixing)
+    assert train(tiles, recipe, tmp_path).card.metrics["accuracy"] > 0.9
+
+
+def test_a_cached_teacher_says_the_same_about_tiles_that_are_not_varied(tiles, trained, tmp_path):
+    losses = []
+    for cached in (False, True):
+        recipe = replace(RECIPE, teacher=str(trained), teacher_cached=cached, stages=(Stage(2, 32),))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "augment", lambda values, options, scaling, generator: values)
+            train(tiles, recipe, tmp_path / str(cached))
+        losses.append([float(row["train_loss"]) for row in history_of(tmp_path / str(cached))])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+# Tiles to report on
+
+
+@pytest.fixture
+def three_parts(tiles):
+    """Put split files into the folder of tiles: 30 of each class train, 5 choose, 5 are reported on."""
+    parts = [
+        [f"{name}/{name}_{i}.png" for name in COLORS for i in some]
+        for some in (range(30), range(30, 35), range(35, 40))
+    ]
+    write_split(tiles, *parts)
+    yield parts
+    for path in tiles.glob("split-*.txt"):
+        path.unlink()
+
+
+def test_the_card_states_the_figures_on_the_report_tiles(tiles, tmp_path, three_parts):
+    bundle = train(tiles, RECIPE, tmp_path)
+    _, validation, report = three_parts
+    metrics = bundle.card.metrics
+    assert metrics["split"] == "report"
+    assert metrics.items() >= evaluate_bundle(bundle, tiles, report).summary().items()
+    chosen_by = evaluate_bundle(bundle, tiles, validation)
+    assert metrics["choose"] == {"tiles": 15, "accuracy": round(chosen_by.accuracy, 5)}
+    best = max(float(row["validation_accuracy"]) for row in history_of(tmp_path))
+    assert chosen_by.accuracy == pytest.approx(best, abs=0.1)  # the epoch was chosen by the other tiles
+    assert (tmp_path / "split-report.txt").read_text().split() == report
+
+
+def test_the_report_tiles_change_nothing_but_the_figures(tiles, tmp_path, three_parts):
+    with_report = train(tiles, RECIPE, tmp_path / "with").card
+    (tiles / "split-report.txt").unlink()
+    without = train(tiles, RECIPE, tmp_path / "without").card
+    assert (with_report.digest, with_report.temperature) == (without.digest, without.temperature)
+    assert without.metrics["split"] == "validation"
+    assert "choose" not in without.metrics
+    assert not (tmp_path / "without" / "split-report.txt").exists()
+
+
+def test_the_report_tiles_are_kept_by_what_builds_on_the_model(tiles, tmp_path, three_parts, caplog):
+    train(tiles, RECIPE, tmp_path / "first")
+    for path in tiles.glob("split-*.txt"):
+        path.unlink()
+    recipe = replace(RECIPE, initial_weights=str(tmp_path / "first"), **ONE_EPOCH)
+    assert train(tiles, recipe, tmp_path / "second").card.metrics["split"] == "report"
+    assert (tmp_path / "second" / "split-report.txt").read_text().split() == three_parts[2]
+    assert "look better" not in caplog.text
+
+
+def test_report_tiles_that_the_initial_weights_know_are_warned_of(tiles, tmp_path, three_parts, caplog):
+    train(tiles, RECIPE, tmp_path / "first")
+    training, validation, report = three_parts
+    write_split(tiles, [*training[1:], *report], validation, training[:1])
+    train(tiles, replace(RECIPE, initial_weights=str(tmp_path / "first"), **ONE_EPOCH), tmp_path / "second")
+    assert "trained on or chosen by 1 of the 1 tiles to report on" in caplog.text
+
+
+def test_other_report_tiles_are_other_tiles_to_resume_with(tiles, tmp_path, three_parts):
+    train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path)
+    write_split(tiles, *three_parts[:2], three_parts[2][1:])
+    with pytest.raises(TrainingError, match="started with other tiles"):
+        train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path, TrainOptions(resume=True))
+    (tiles / "split-report.txt").unlink()
+    with pytest.raises(TrainingError, match="started with other tiles"):
+        train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path, TrainOptions(resume=True))
 
 
 # The best epoch, and when to stop
@@ -250,7 +338,8 @@ def validations(monkeypatch):
     """
 
     def say(*scores: tuple[float, float]) -> list[dict[str, torch.Tensor]]:
-        said, kept, save, measure = iter(scores), [], loop.save_bundle, loop.evaluate_with
+        said, kept = iter(scores), []
+        save, measure = validating.save_bundle, validating.evaluate_with
 
         class Said:
             def __init__(self, evaluation):
@@ -262,8 +351,8 @@ def validations(monkeypatch):
             kept.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
             return save(network, card, path)
 
-        monkeypatch.setattr(loop, "evaluate_with", lambda *arguments: Said(measure(*arguments)))
-        monkeypatch.setattr(loop, "save_bundle", remember)
+        monkeypatch.setattr(validating, "evaluate_with", lambda *arguments: Said(measure(*arguments)))
+        monkeypatch.setattr(validating, "save_bundle", remember)
         return kept
 
     return say
@@ -310,7 +399,7 @@ def test_validation_every_few_epochs_leaves_gaps_but_ends_with_one(tiles, tmp_pa
 
 def test_tensorboard_shows_the_history(tiles, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    train(tiles, RECIPE, tmp_path, events=True)
+    train(tiles, RECIPE, tmp_path, TrainOptions(tensorboard=True))
     shown = events.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     for tag, column in (("loss/train", "train_loss"), ("accuracy/validation", "validation_accuracy")):
         points = [(point.step, pytest.approx(point.value)) for point in shown.Scalars(tag)]
@@ -321,7 +410,7 @@ def test_tensorboard_that_is_not_installed_is_told_before_training(tiles, tmp_pa
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(UsageError, match="`tensorboard` needs the package tensorboard"):
-        train(tiles, RECIPE, tmp_path / "run", events=True)
+        train(tiles, RECIPE, tmp_path / "run", TrainOptions(tensorboard=True))
     assert not (tmp_path / "run").exists()
 
 
@@ -333,7 +422,7 @@ def test_an_unreadable_tile_is_named_or_left_out_of_the_split(tmp_path):
     (tiles / "Water" / "Water_7.png").write_bytes(b"no picture")
     with pytest.raises(TrainingError, match=r"Water_7\.png cannot be read"):
         train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path / "run")
-    train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path / "run", skip_unreadable=True)
+    train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path / "run", TrainOptions(skip_unreadable=True))
     split = (tmp_path / "run" / "split-train.txt").read_text() + (
         tmp_path / "run" / "split-val.txt"
     ).read_text()
@@ -367,7 +456,7 @@ def test_a_recipe_that_the_tiles_do_not_suit_is_told(tiles, tmp_path, changes, m
 def test_a_band_that_says_nothing_is_named(tmp_path):
     tiles = make_multispectral(tmp_path / "tiles", per_class=24)
     recipe = replace(RECIPE, bands=("B02", "B03", "B12"), scaling=Scaling((0, 1), (0, 10_000)))
-    with pytest.raises(TrainingError, match="band B12 is 10000 all over in training tiles"):
+    with pytest.raises(TrainingError, match="band B12 is 10000 everywhere in the training tiles"):
         train(tiles, recipe, tmp_path / "run")
 
 
@@ -391,14 +480,12 @@ def test_too_little_memory_names_what_to_lower(tiles, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(loop, "_train_epoch", full)
-    with pytest.raises(
-        TrainingError, match=r"memory of cpu does not hold a batch of 16: lower .* batch_size"
-    ):
+    with pytest.raises(TrainingError, match=r"memory of cpu cannot hold a batch of 16: lower .* batch_size"):
         train(tiles, RECIPE, tmp_path)
 
 
 def test_a_teacher_that_is_none_is_told_before_tiles_are_read(tiles, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "load_tiles", None)
+    monkeypatch.setattr(preparing, "load_tiles", None)
     with pytest.raises(ModelError, match="No model 'techer'"):
         train(tiles, replace(RECIPE, teacher="techer"), tmp_path)
 
@@ -406,7 +493,7 @@ def test_a_teacher_that_is_none_is_told_before_tiles_are_read(tiles, tmp_path, m
 WITHOUT_COMPILER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/training")
 from dataclasses import replace
 import test_train
 test_train.add_tiny_network()
@@ -470,7 +557,7 @@ def test_real_tiles_are_learnt_in_a_minute(landcover_data, tmp_path):
         evaluate_every=5,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "write_report", write_report)
+        patch.setattr(validating, "write_report", write_report)
         bundle = train(tiles, recipe, tmp_path / "run")
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["accuracy"] == bundle.card.metrics["accuracy"] > 0.65

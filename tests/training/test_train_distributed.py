@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+import pipeline.training.run as running
 import pipeline.training.train as loop
+import pipeline.training.validate as validating
 from pipeline.errors import TrainingError
 from pipeline.model.bundle import load_bundle
 from pipeline.training.distributed import Team, is_first_process, join_team
@@ -37,13 +39,14 @@ RECIPE = Recipe(
 WORKER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/training")
 from test_train_distributed import RECIPE, prepare
 import torch
+import pipeline.training.setup as preparing
 import pipeline.training.train as loop
 prepare()
-runs, start = [], loop._start
-loop._start = lambda *arguments: runs.append(start(*arguments)) or runs[0]
+runs, start = [], preparing.start_run
+preparing.start_run = lambda *arguments: runs.append(start(*arguments)) or runs[0]
 bundle = loop.train(Path(sys.argv[1]), RECIPE, Path(sys.argv[2]))
 weights = {name: p.detach() for name, p in runs[0].network.named_parameters()}
 torch.save((weights, bundle.card.digest), Path(sys.argv[2]) / f"rank{runs[0].team.rank}.pt")
@@ -54,9 +57,9 @@ def prepare(patch=None) -> None:
     """Make the tiny network known, and leave out what is drawn by each process for itself."""
     add_tiny_network(patch)
     replace_with = setattr if patch is None else patch.setattr
-    replace_with(loop, "EMA_EVERY", 1)
+    replace_with(running, "EMA_EVERY", 1)
     replace_with(loop, "augment", lambda values, options, scaling, generator: values)
-    replace_with(loop, "write_report", lambda *arguments: None)
+    replace_with(validating, "write_report", lambda *arguments: None)
 
 
 def test_alone_a_process_is_the_first_of_one():
@@ -82,9 +85,7 @@ def test_a_batch_that_cannot_be_shared_out_is_told(tmp_path, monkeypatch, size):
     tiles = make_tiles(tmp_path / "tiles", per_class=20)
     team = Team(torch.device("cpu"), rank=0, size=size)
     monkeypatch.setattr(loop, "join_team", lambda _: nullcontext(team))
-    with pytest.raises(
-        TrainingError, match=f"batch_size 16 cannot be shared out evenly among {size} processes"
-    ):
+    with pytest.raises(TrainingError, match=f"batch_size 16 cannot be divided evenly among {size} processes"):
         train(tiles, RECIPE, tmp_path / "run")
 
 

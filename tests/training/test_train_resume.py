@@ -17,8 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import pipeline.training.execution as execution
+import pipeline.training.run as running
 import pipeline.training.train as loop
+import pipeline.training.validate as validating
 from pipeline.errors import OutputError, TrainingError
+from pipeline.options import TrainOptions
 from pipeline.training.recipe import Recipe, Stage
 from pipeline.training.train import train
 from tests.support.networks import add_tiny_network
@@ -51,8 +55,8 @@ class PowerCutError(Exception):
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
         add_tiny_network(patch)
-        patch.setattr(loop, "EMA_EVERY", 2)
-        patch.setattr(loop, "write_report", lambda *arguments: None)  # takes longer than training
+        patch.setattr(running, "EMA_EVERY", 2)
+        patch.setattr(validating, "write_report", lambda *arguments: None)  # takes longer than training
         yield
 
 
@@ -89,12 +93,12 @@ def assert_same_run(output: Path, unbroken: Path) -> None:
 
 @pytest.mark.parametrize(
     ("killed_in", "epoch"),
-    [("_train_epoch", 0), ("_train_epoch", 2), ("_note", 2), ("write_history", 2), ("save_checkpoint", 2)],
+    [("_train_epoch", 0), ("_train_epoch", 2), ("_record", 2), ("write_history", 2), ("save_checkpoint", 2)],
 )
 def test_a_run_resumes_wherever_it_was_interrupted(tiles, unbroken, tmp_path, monkeypatch, killed_in, epoch):
     due = {
         "_train_epoch": lambda run, training, now: now == epoch,
-        "_note": lambda run, row, output: row["epoch"] == epoch,  # just after the bundle was saved
+        "_record": lambda run, row, output: row["epoch"] == epoch,  # just after the bundle was saved
         "write_history": lambda path, rows: len(rows) == epoch,
         "save_checkpoint": lambda path, recipe, parts, progress: progress.epoch == epoch,
     }[killed_in]
@@ -107,22 +111,23 @@ def test_a_run_resumes_wherever_it_was_interrupted(tiles, unbroken, tmp_path, mo
 
     monkeypatch.setattr(loop, killed_in, interrupted)
     with pytest.raises(PowerCutError):
-        train(tiles, RECIPE, tmp_path / "run", resume=True)  # nothing to resume yet: it begins
+        train(tiles, RECIPE, tmp_path / "run", TrainOptions(resume=True))  # nothing to resume yet: it begins
     monkeypatch.setattr(loop, killed_in, original)
     torch.manual_seed(random.randrange(10**6))  # whatever else the process did
-    train(tiles, RECIPE, tmp_path / "run", resume=True)
+    train(tiles, RECIPE, tmp_path / "run", TrainOptions(resume=True))
     assert_same_run(tmp_path / "run", unbroken)
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, "tests")
+sys.path.insert(0, "tests/training")
 from tests.support.networks import add_tiny_network
 add_tiny_network()
+import pipeline.training.run as running
 import pipeline.training.train as loop
 from test_train_resume import RECIPE
-loop.EMA_EVERY = 2
+running.EMA_EVERY = 2
 set_pace = loop.set_pace
 def killed(optimizer, recipe, epoch):
     if epoch > 2.5:
@@ -144,37 +149,47 @@ def test_a_process_that_was_killed_is_resumed_by_another(tiles, unbroken, tmp_pa
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert torch.load(output / "checkpoint.pt", weights_only=True)["progress"]["epoch"] == 2
-    train(tiles, RECIPE, output, resume=True)
+    train(tiles, RECIPE, output, TrainOptions(resume=True))
     assert_same_run(output, unbroken)
 
 
 def test_resuming_a_finished_run_changes_nothing(tiles, unbroken, tmp_path):
     output = copy_of(unbroken, tmp_path / "run")
-    train(tiles, RECIPE, output, resume=True)
+    train(tiles, RECIPE, output, TrainOptions(resume=True))
     assert_same_run(output, unbroken)
 
 
 def test_resuming_a_run_that_ran_out_of_patience_changes_nothing(tiles, tmp_path, monkeypatch):
-    evaluations, evaluate = [], loop.evaluate_with
+    evaluations, evaluate = [], validating.evaluate_with
 
     def never_better(*arguments):
         evaluations.append(evaluate(*arguments))
         return evaluations[0]
 
-    monkeypatch.setattr(loop, "evaluate_with", never_better)
+    monkeypatch.setattr(validating, "evaluate_with", never_better)
     recipe = replace(RECIPE, patience=1)
     card = train(tiles, recipe, tmp_path).card
     history = (tmp_path / "history.csv").read_bytes()
     assert history.count(b"\n") == 1 + 2
-    assert train(tiles, recipe, tmp_path, resume=True).card == card
+    assert train(tiles, recipe, tmp_path, TrainOptions(resume=True)).card == card
     assert (tmp_path / "history.csv").read_bytes() == history
+
+
+def test_mosaics_and_cached_opinions_resume_too(tiles, unbroken, tmp_path):
+    recipe = replace(
+        RECIPE, stages=(Stage(2, 24),), mosaic_share=0.5, teacher=str(unbroken), teacher_cached=True
+    )
+    train(tiles, recipe, tmp_path / "whole")
+    train_one_epoch(tiles, recipe, tmp_path / "run")
+    train(tiles, recipe, tmp_path / "run", TrainOptions(resume=True))
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_loss_scaling_resumes_too(tiles, tmp_path):
     recipe = replace(RECIPE, precision="float16", stages=(Stage(2, 24),))
     whole = train(tiles, recipe, tmp_path / "whole").card.digest
     train_one_epoch(tiles, recipe, tmp_path / "run")
-    assert train(tiles, recipe, tmp_path / "run", resume=True).card.digest == whole
+    assert train(tiles, recipe, tmp_path / "run", TrainOptions(resume=True)).card.digest == whole
     scaler = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["scaler"]
     assert scaler["scale"] > 1
 
@@ -190,8 +205,8 @@ def test_a_run_may_go_on_in_another_precision(tiles, tmp_path, monkeypatch):
     stages = (Stage(2, 24),)
     recipe = replace(RECIPE, precision="auto", stages=stages)
     train_one_epoch(tiles, recipe, tmp_path)
-    monkeypatch.setattr(loop, "find_precision", lambda wish, device: torch.float16)
-    train(tiles, recipe, tmp_path, resume=True)
+    monkeypatch.setattr(execution, "find_precision", lambda wish, device: torch.float16)
+    train(tiles, recipe, tmp_path, TrainOptions(resume=True))
     assert (tmp_path / "history.csv").read_bytes().count(b"\n") == 1 + 2
 
 
@@ -205,7 +220,7 @@ def test_epochs_shorter_than_writing_a_checkpoint_share_one(tiles, unbroken, tmp
     monkeypatch.setattr(loop, "save_checkpoint", remember)
     train(tiles, replace(RECIPE, evaluate_every=3), tmp_path)
     assert saved == [3, 4]  # with each validation
-    monkeypatch.setattr(loop, "UNSAVED", -1)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", -1)
     train(tiles, replace(RECIPE, evaluate_every=3), tmp_path)
     assert saved[2:] == [1, 2, 3, 4]
 
@@ -232,8 +247,8 @@ def test_resuming_without_a_checkpoint_leaves_a_finished_model(tiles, unbroken, 
     output = copy_of(unbroken, tmp_path / "run")
     (output / "checkpoint.pt").unlink()
     before = digests(output)
-    with pytest.raises(TrainingError, match=r"holds a model and no checkpoint\.pt to go on from"):
-        train(tiles, RECIPE, output, resume=True)
+    with pytest.raises(TrainingError, match=r"holds a model but no checkpoint\.pt to continue from"):
+        train(tiles, RECIPE, output, TrainOptions(resume=True))
     assert digests(output) == before
 
 
@@ -248,15 +263,15 @@ def test_resuming_without_a_checkpoint_leaves_a_finished_model(tiles, unbroken, 
 def test_resuming_with_another_recipe_is_refused(tiles, unbroken, changes, differs):
     before = digests(unbroken)
     with pytest.raises(TrainingError, match=rf"another recipe \('{differs}' differs\)"):
-        train(tiles, replace(RECIPE, **changes), unbroken, resume=True)
+        train(tiles, replace(RECIPE, **changes), unbroken, TrainOptions(resume=True))
     assert digests(unbroken) == before
 
 
 def test_resuming_with_other_tiles_is_refused(unbroken, tmp_path):
     fewer = make_tiles(tmp_path / "tiles", per_class=30)
     before = digests(unbroken)
-    with pytest.raises(TrainingError, match="begun with other tiles"):
-        train(fewer, RECIPE, unbroken, resume=True)
+    with pytest.raises(TrainingError, match="started with other tiles"):
+        train(fewer, RECIPE, unbroken, TrainOptions(resume=True))
     assert digests(unbroken) == before
 
 
@@ -267,8 +282,8 @@ def test_a_damaged_checkpoint_is_told(tiles, unbroken, tmp_path, content):
     output = copy_of(unbroken, tmp_path / "run")
     whole = (output / "checkpoint.pt").read_bytes()
     (output / "checkpoint.pt").write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(TrainingError, match=r"checkpoint\.pt is damaged: begin anew with `overwrite`"):
-        train(tiles, RECIPE, output, resume=True)
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt is damaged: start again with `overwrite`"):
+        train(tiles, RECIPE, output, TrainOptions(resume=True))
 
 
 # No space left
@@ -300,7 +315,7 @@ def test_a_full_disk_is_told_and_what_stood_there_stays(tiles, unbroken, tmp_pat
     load_file(output / "model.safetensors")
 
     monkeypatch.setattr(loop, "_train_epoch", train_epoch)
-    train(tiles, RECIPE, output, resume=True)
+    train(tiles, RECIPE, output, TrainOptions(resume=True))
     assert_same_run(output, unbroken)
 
 

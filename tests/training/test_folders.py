@@ -1,0 +1,72 @@
+"""Finding labelled tiles in folders as they come."""
+
+from collections import Counter
+
+import pytest
+from PIL import Image
+
+from pipeline.errors import TrainingError
+from pipeline.training.dataset import load_tiles
+from pipeline.training.folders import find_tiles, tile_folder
+from tests.support.tiles import COLORS, make_multispectral, make_tiles
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_tiles(tmp_path / "tiles")
+
+
+def class_counts(names) -> Counter:
+    return Counter(name.split("/")[0] for name in names)
+
+
+def test_tiles_are_found_by_class_in_order(folder):
+    (folder / ".cache").mkdir()
+    (folder / "__MACOSX").mkdir()
+    (folder / "Field" / "notes.txt").write_text("no image")
+    (folder / "Field" / "._Field_0.png").write_bytes(b"what macOS leaves")
+    names = find_tiles(folder)
+    assert names == sorted(names)
+    assert class_counts(names) == dict.fromkeys(COLORS, 10)
+
+
+def test_a_folder_around_the_class_folders_is_seen_through(tmp_path):
+    inner = make_tiles(tmp_path / "data/ds/images/remote_sensing/otherDatasets/sentinel_2/tif", 1)
+    (tmp_path / "data" / "archive.zip").write_bytes(b"")
+    (tmp_path / "data" / "notes").mkdir()
+    assert tile_folder(tmp_path / "data") == inner
+    assert tile_folder(inner) == inner
+    assert find_tiles(tmp_path / "data") == find_tiles(inner)
+    assert load_tiles(tmp_path / "data").names == load_tiles(inner).names
+
+
+def test_of_several_folders_of_class_folders_one_must_be_named(tmp_path):
+    make_tiles(tmp_path / "EuroSAT_RGB", 1)
+    make_multispectral(tmp_path / "EuroSAT_MS", 1, size=8)
+    with pytest.raises(TrainingError, match=r"2 folders of class folders \(EuroSAT_MS, EuroSAT_RGB\)"):
+        find_tiles(tmp_path)
+
+
+def test_an_empty_class_folder_is_named(folder):
+    (folder / "Marsh").mkdir()
+    with pytest.raises(TrainingError, match=r"Marsh holds no image\.$"):
+        find_tiles(folder)
+
+
+def test_pictures_beside_the_folder_of_class_folders_are_explained(folder):
+    (folder.parent / "plots").mkdir()
+    Image.new("RGB", (9, 9)).save(folder.parent / "plots" / "loss.png")
+    with pytest.raises(
+        TrainingError, match=r"tiles holds no image: if the class folders are inside it, name it"
+    ):
+        find_tiles(folder.parent)
+
+
+def test_a_folder_without_class_folders_is_told(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match="empty holds no class folders"):
+        find_tiles(tmp_path / "empty")
+    with pytest.raises(TrainingError, match="is not a folder"):
+        find_tiles(tmp_path / "absent")
+    with pytest.raises(TrainingError, match="images but no class folders: name the folder around it"):
+        find_tiles(folder / "Field")
