@@ -44,8 +44,9 @@ class SceneOptions:
     level: str = "auto"
     """One of `LEVELS`."""
 
-    offset: int | None = None
-    """Added to stored values before scaling; None to find it out."""
+    offset: float | None = None
+    """Added to stored values before scaling, in ten-thousandths of reflectance (-1000) or, if less than 1, in
+    reflectance (-0.1), however the file stores it; None to find it out."""
 
     mask: Path | str | None = None
     """A raster of pixels to leave out. An address has to be a str: a Path makes one slash of two."""

@@ -42,7 +42,7 @@ from pipeline.scenes.rasters import (
     open_layer,
     open_mask,
 )
-from pipeline.scenes.stored_values import StoredValues
+from pipeline.scenes.stored_values import StoredValues, checked_tags
 from pipeline.values import PixelTransform
 
 # A square of 3,000 km; a file that declares more is damaged, or would take days that nobody asked for.
@@ -219,7 +219,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         _check_size(imagery.name, grid)
         layers = _band_layers(imagery, grid)
         masks, mask_notes = _mask_layers(imagery, grid, scene_shape, options.mask)
-        stored = _stored_values(layers, masks, grid, len(card.bands))
+        stored, tag_notes = _stored_values(imagery.name, layers, masks, grid, card.bands)
         encoding, encoding_notes = find_encoding(card, imagery, stored, options.level, options.offset)
     return Scene(
         name=imagery.name,
@@ -232,7 +232,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         dtype=stored.dtype,
         pixel_transform=pixel_transform(card, encoding),
         block_height=min(grid.height, max(layer.block_height for layer in layers)),
-        notes=(*imagery.notes, *encoding_notes, *grid.notes, *mask_notes),
+        notes=(*imagery.notes, *tag_notes, *encoding_notes, *grid.notes, *mask_notes),
         encoding=encoding,
         resampling=grid.resampling.name if grid.resampling else None,
         layers=_with_zero_as_nodata(layers, encoding),
@@ -310,19 +310,26 @@ def _mask_layers(
 
 
 def _stored_values(
-    layers: tuple[BandLayer, ...], masks: tuple[MaskLayer, ...], grid: GroundGrid, bands: int
-) -> StoredValues:
+    name: str,
+    layers: tuple[BandLayer, ...],
+    masks: tuple[MaskLayer, ...],
+    grid: GroundGrid,
+    bands: tuple[str, ...],
+) -> tuple[StoredValues, list[Note]]:
     dtype = np.result_type(*(layer.dtype for layer in layers))
-    scales, offsets = [1.0] * bands, [0.0] * bands
-    for layer in layers:
-        for channel, scale, offset in zip(layer.channels, layer.scales, layer.offsets, strict=True):
-            scales[channel], offsets[channel] = scale, offset
+    tags = {
+        channel: (scale, offset)
+        for layer in layers
+        for channel, scale, offset in zip(layer.channels, layer.scales, layer.offsets, strict=True)
+    }
+    tagged = zip(*(tags[channel] for channel in range(len(bands))), strict=True)
+    scales, offsets, notes = checked_tags(name, bands, *tagged)
 
     def draw_sample() -> npt.NDArray:
-        with _open_reader(layers, masks, (bands, *grid.shape), dtype) as reader:
+        with _open_reader(layers, masks, (len(bands), *grid.shape), dtype) as reader:
             return _sample(reader, grid)
 
-    return StoredValues(dtype, tuple(scales), tuple(offsets), draw_sample)
+    return StoredValues(dtype, scales, offsets, draw_sample), notes
 
 
 def _sample(reader: SceneReader, grid: GroundGrid, windows: int = 6, size: int = 64) -> npt.NDArray:

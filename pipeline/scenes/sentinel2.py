@@ -206,7 +206,7 @@ def parse_metadata(document: bytes, where: str, granule: bytes | None = None) ->
         return ProductFacts(
             level=level,
             scales=dict.fromkeys(BANDS, 1 / float(texts[f"{quantity}QUANTIFICATION_VALUE"])),
-            offsets={band: offsets.get(band, 0.0) for band in BANDS},
+            offsets=offsets or dict.fromkeys(BANDS, 0.0),  # before baseline 04.00 there are none
             baseline=texts.get("PROCESSING_BASELINE", ""),
             sun_zenith=_sun_zenith(_parse_xml(granule, f"MTD_TL.xml of {where}")) if granule else None,
             acquired=_time(texts.get("PRODUCT_START_TIME") or texts.get("DATATAKE_SENSING_START", "")),
