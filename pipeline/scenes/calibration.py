@@ -19,8 +19,8 @@ from pipeline.scenes.plausibility import (
     NOISE_BELOW,
     SHADOW_BELOW,
     Brightness,
+    Calibration,
     Fault,
-    brightness,
     fault_of,
     lies_below_the_air,
 )
@@ -82,25 +82,6 @@ class Stated:
         return self.offset / DIGITAL_NUMBERS
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """How stored values become reflectance: scale[b] * (stored value + offset[b])."""
-
-    scales: Numbers
-    """The factor of each band."""
-
-    offsets: Numbers
-    """What is added to the stored values of each band."""
-
-    def shifted(self, reflectance: float) -> "Calibration":
-        """Return this one with another offset, given in reflectance."""
-        return Calibration(self.scales, tuple(_in_stored_units(reflectance, scale) for scale in self.scales))
-
-    def brightness(self, stored: StoredValues) -> Brightness:
-        """Return how bright the pixels are as this one reads them."""
-        return brightness(stored, self.scales, self.offsets)
-
-
 def calibrate(evidence: Evidence, level: str | None, stated: Stated) -> tuple[Calibration, list[Note]]:
     """Return how a scene's stored values become reflectance, and how that was found.
 
@@ -131,8 +112,8 @@ def _find_scaling(evidence: Evidence) -> tuple[Calibration, list[Note]]:
     if _fault(evidence, found) is not None:
         return declared, []
     text = (
-        f"The scale {_listed(declared.scales)} by the file's tags or metadata is not applied, as it would make "
-        f"the scene {_fault_text(evidence, declared)}: the values were taken for {_scale_text(scale)}."
+        f"The scale {_listed(declared.scales)} by the file's tags or metadata is not applied, as it would "
+        f"make the scene {_fault_text(evidence, declared)}: the values were taken for {_scale_text(scale)}."
     )
     return found, [warning("scale-ignored", None, text)]
 
@@ -157,7 +138,7 @@ def _is_impossible(evidence: Evidence, declared: Calibration) -> bool:
         return fault is not None
     # Water and shadow are, where too much air was taken off; an offset may have been removed already.
     mostly = bool(declared.brightness(evidence.stored).median.max() < 0)
-    return mostly and not _is_removed(evidence.stored, declared, declared.shifted(0))
+    return mostly and not _is_removed(evidence, declared, declared.shifted(0))
 
 
 def _with_tagged_offsets(scaling: Calibration, stored: StoredValues) -> Calibration:
@@ -230,7 +211,7 @@ def _find_offsets(
             return bare, []
         return _removed_twice(evidence, bare) or _guess_offset(evidence, level, bare)
     calibration, source = declared
-    if evidence.imagery.is_product or stored.is_empty or not _is_removed(stored, calibration, bare):
+    if evidence.imagery.is_product or stored.is_empty or not _is_removed(evidence, calibration, bare):
         return calibration, [_applied_note(stored, calibration, source)]
     if mended := _removed_twice(evidence, bare):
         return mended
@@ -277,13 +258,14 @@ def _declared_offsets(evidence: Evidence, scaling: Calibration) -> tuple[Calibra
     return None
 
 
-def _is_removed(stored: StoredValues, declared: Calibration, bare: Calibration) -> bool:
+def _is_removed(evidence: Evidence, declared: Calibration, bare: Calibration) -> bool:
     """Return whether an archive removed a declared offset: its values are darker than that would leave."""
     declared_offset = min(s * offset for s, offset in zip(declared.scales, declared.offsets, strict=True))
     return (
         LARGEST_OFFSET < declared_offset < 0
-        and declared.brightness(stored).dark.min() < NOISE_BELOW
-        and bare.brightness(stored).dark.min() < OFFSET_IN_ABOVE
+        and declared.brightness(evidence.stored).dark.min() < NOISE_BELOW
+        and bare.brightness(evidence.stored).dark.min() < OFFSET_IN_ABOVE
+        and _fault(evidence, bare) in (None, Fault.BELOW_ZERO)  # removed once, or twice
     )
 
 
@@ -292,7 +274,7 @@ def _removed_twice(evidence: Evidence, bare: Calibration) -> tuple[Calibration, 
     stored = evidence.stored
     found = bare.brightness(stored)
     back = bare.shifted(-OFFSET / DIGITAL_NUMBERS)
-    if fault_of(found, evidence.card.bands) is not Fault.BELOW_ZERO:
+    if _fault(evidence, bare) is not Fault.BELOW_ZERO:
         return None
     if back.brightness(stored).dark.min() < NOISE_BELOW:
         return None
@@ -336,11 +318,6 @@ def _guess_offset(evidence: Evidence, level: str | None, bare: Calibration) -> t
     return bare, [warning("offset-assumed", "offset", text)]
 
 
-def _in_stored_units(reflectance: float, scale: float) -> float:
-    """Return what is added to stored values to add some reflectance; whole for Sentinel-2's own scale."""
-    return reflectance * DIGITAL_NUMBERS / (scale * DIGITAL_NUMBERS)
-
-
 def _dark_value(stored: StoredValues) -> str:
     """Return the stored value of the darkest pixels."""
     return f"{float(stored.levels[0].min()):.4g}"
@@ -358,12 +335,12 @@ def check_reflectance(evidence: Evidence, level: str, calibration: Calibration, 
 
     Raises SceneError where the whole scene has it, unless the user states the level or offset to blame.
     """
-    stored, bands, name = evidence.stored, evidence.card.bands, evidence.imagery.name
+    stored, name = evidence.stored, evidence.imagery.name
     as_declared = evidence.imagery.is_product and stated.offset is None
     if as_declared or stored.is_empty:  # nobody can have changed a product's own files
         return []
     found = calibration.brightness(stored)
-    fault = fault_of(found, bands)
+    fault = _fault(evidence, calibration)
     if fault is Fault.BELOW_ZERO or found.dark.min() < SHADOW_BELOW:
         return [_below_zero(name, found, stated)]
     if fault in (Fault.TOO_DARK, Fault.TOO_BRIGHT):
@@ -417,7 +394,7 @@ def looks_like_8_bit(stored: StoredValues, calibration: Calibration) -> bool:
 
 
 def _fault(evidence: Evidence, calibration: Calibration) -> Fault | None:
-    return fault_of(calibration.brightness(evidence.stored), evidence.card.bands)
+    return fault_of(calibration, evidence.stored, evidence.card.bands)
 
 
 def _fault_text(evidence: Evidence, calibration: Calibration) -> str:

@@ -13,15 +13,9 @@ from pipeline.notes import Note, info, warning
 from pipeline.options import PRODUCT_LEVELS
 from pipeline.scenes.atmosphere import SUN_ZENITH, clear_atmosphere
 from pipeline.scenes.bands import Imagery
-from pipeline.scenes.calibration import (
-    Calibration,
-    Evidence,
-    Stated,
-    calibrate,
-    check_reflectance,
-    looks_like_8_bit,
-)
+from pipeline.scenes.calibration import Evidence, Stated, calibrate, check_reflectance, looks_like_8_bit
 from pipeline.scenes.hints import level_in, true_color_level_in
+from pipeline.scenes.plausibility import Calibration
 from pipeline.scenes.radiometry import PixelEncoding, reflectance_encoding, rgb8_encoding, tci_encoding
 from pipeline.scenes.stored_values import StoredValues
 

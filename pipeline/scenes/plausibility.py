@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.scenes.atmosphere import clear_atmosphere
-from pipeline.scenes.stored_values import StoredValues
-from pipeline.values import NATURAL_COLOR
+from pipeline.scenes.stored_values import Numbers, StoredValues
+from pipeline.values import DIGITAL_NUMBERS, NATURAL_COLOR
 
 # Limits of reflectance. Open water, the darkest ground, has 0.008 or more in its brightest band; sunlit
 # cloud and snow stay below 1.5. Overcorrected shadow and noise lie a little below 0, in few pixels.
@@ -22,10 +22,10 @@ NOISE_BELOW = -0.01
 SHADOW_BELOW = -0.03
 LOWEST_DARK = -0.05
 
-# What is as bright as this is cloud, snow, bare ground or concrete, and none of them is green or blue.
-BRIGHT_GREEN, GREENER = 0.3, 1.1
-BRIGHT, COLORFUL = 0.4, 2.0
-DARKEST_OF_BRIGHT = 0.1
+# What is this bright is cloud, snow, ice, bare ground or concrete: none of them is green, or vividly blue.
+BRIGHT_GREEN, GREENER, NOT_DARK = 0.3, 1.1, 0.1
+BRIGHT, VIVID = 0.6, 2.0
+COLORFUL_SHARE = 0.35  # of the pixels; of real scenes hardly any
 
 # Seen from above, dark ground has at least this share of a clear atmosphere's own brightness in short waves.
 AIR_FLOOR = 0.25
@@ -55,21 +55,44 @@ class Brightness:
     """Few pixels are brighter."""
 
 
-def brightness(stored: StoredValues, scales: Sequence[float], offsets: Sequence[float]) -> Brightness:
-    """Return how bright the pixels are if reflectance = scale[b] * (stored value + offset[b])."""
-    return Brightness(*(np.asarray(scales) * (stored.levels + np.asarray(offsets))))
+@dataclass(frozen=True)
+class Calibration:
+    """How stored values become reflectance: scale[b] * (stored value + offset[b])."""
+
+    scales: Numbers
+    """The factor of each band."""
+
+    offsets: Numbers
+    """What is added to the stored values of each band."""
+
+    def shifted(self, reflectance: float) -> "Calibration":
+        """Return this one with another offset, given in reflectance."""
+        # Multiplied first: so the offset is whole for Sentinel-2's own scale.
+        shift = reflectance * DIGITAL_NUMBERS
+        return Calibration(self.scales, tuple(shift / (scale * DIGITAL_NUMBERS) for scale in self.scales))
+
+    def apply(self, stored: npt.NDArray) -> npt.NDArray[np.float64]:
+        """Return the reflectance of stored values, shape (..., B)."""
+        return np.asarray(self.scales) * (stored + np.asarray(self.offsets))
+
+    def brightness(self, stored: StoredValues) -> Brightness:
+        """Return how bright the pixels are as this one reads them."""
+        return Brightness(*self.apply(stored.levels))
 
 
-def fault_of(found: Brightness, bands: Sequence[str]) -> Fault | None:
-    """Return what is impossible about the brightness of `bands`, None if it may be that of ground."""
+def fault_of(calibration: Calibration, stored: StoredValues, bands: Sequence[str]) -> Fault | None:
+    """Return what is impossible about a scene as a calibration reads it, None if it may be ground."""
+    found = calibration.brightness(stored)
     if found.dark.min() < LOWEST_DARK:
         return Fault.BELOW_ZERO
     if found.high.max() < DARKEST_HIGH:
         return Fault.TOO_DARK
     if not found.high.max() <= BRIGHTEST_HIGH:  # also NaN
         return Fault.TOO_BRIGHT
-    if set(NATURAL_COLOR) <= set(bands) and _is_too_colorful(found, bands):
-        return Fault.COLORED
+    if found.high.max() > BRIGHT_GREEN and set(NATURAL_COLOR) <= set(bands):
+        pixels = calibration.apply(stored.sample.T).T
+        if _is_colorful(*(pixels[bands.index(band)] for band in NATURAL_COLOR)).mean() > COLORFUL_SHARE:
+            return Fault.COLORED
     return None
 
 
@@ -82,9 +105,9 @@ def lies_below_the_air(found: Brightness, bands: Sequence[str]) -> bool:
     )
 
 
-def _is_too_colorful(found: Brightness, bands: Sequence[str]) -> bool:
-    red, green, blue = (float(found.median[bands.index(band)]) for band in NATURAL_COLOR)
-    low, high = min(red, green, blue), max(red, green, blue)
-    if low > DARKEST_OF_BRIGHT and green > BRIGHT_GREEN and green > GREENER * max(red, blue):
-        return True
-    return high > BRIGHT and high > COLORFUL * low and not red >= green >= blue
+def _is_colorful(red: npt.NDArray, green: npt.NDArray, blue: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Return which pixels are bright and yet green, or bright and vivid without being red."""
+    low, high = np.minimum(red, np.minimum(green, blue)), np.maximum(red, np.maximum(green, blue))
+    is_green = (low > NOT_DARK) & (green > BRIGHT_GREEN) & (green > GREENER * np.maximum(red, blue))
+    is_sand = (red >= green) & (green >= blue)
+    return is_green | ((high > BRIGHT) & (high > VIVID * low) & ~is_sand)
