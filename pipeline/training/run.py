@@ -85,7 +85,7 @@ class Run:
     def out_of_patience(self) -> bool:
         """Tell whether the recipe's patience with validations that bring no improvement is used up."""
         patience = self.recipe.patience
-        return bool(patience) and self.progress.validations_since >= patience
+        return patience is not None and self.progress.validations_since >= patience
 
     def enter_stage(self, stage: Stage) -> Callable[[Tensor], Tensor]:
         """Return the network as the stage runs it, after preparing it if the stage is new."""
