@@ -168,7 +168,7 @@ def test_tiles_with_other_bands_than_the_models_are_refused():
         evaluate_with(on_cpu(Brightness()), tiles)
 
 
-def test_flips_and_rotations_are_averaged_and_their_cost_is_told():
+def test_flips_and_rotations_are_averaged_and_their_cost_measured():
     """A tile with a bright corner: two of its eight views have it at the upper left, six do not."""
     images = np.zeros((40, 3, 8, 8), np.uint8)
     images[:, :, 0, 0] = 200
@@ -219,7 +219,7 @@ def test_unreadable_tiles_are_left_out_if_that_is_asked_for(bundle, tmp_path):
     assert "on 5 tiles" in result.stdout
 
 
-def test_tiles_that_the_model_was_trained_on_are_told(bundle, tmp_path):
+def test_tiles_that_the_model_was_trained_on_are_reported(bundle, tmp_path):
     folder = make_tiles(tmp_path / "tiles", 2)
     model = tmp_path / "model"
     shutil.copytree(bundle.path, model)

@@ -68,7 +68,7 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a, b, rtol=2e-3, atol=1e-4)  # bundles are in half precision
 
 
-def test_nothing_is_nothing():
+def test_random_weights_are_none():
     assert find_initial_weights(RECIPE) is None
 
 
@@ -144,7 +144,7 @@ def test_a_file_for_bands_that_nothing_names_is_refused(tmp_path):
     started(str(path), replace(CARD, bands=("B02", "B03", "B04", "B08", "B11")))  # as many: as they come
 
 
-def test_what_cannot_be_used_is_told(source, tmp_path):
+def test_what_cannot_be_used_is_reported(source, tmp_path):
     _, path = source
     with pytest.raises(TrainingError, match=r"absent\.safetensors do not exist: put the file there"):
         started(str(tmp_path / "absent.safetensors"), CARD)
@@ -170,7 +170,7 @@ def test_imagenets_weights_are_fetched_by_torchvision(monkeypatch):
 @pytest.mark.parametrize(
     "error", [URLError("Name or service not known"), RuntimeError("invalid hash value")], ids=str
 )
-def test_without_a_network_the_way_out_is_told(monkeypatch, error):
+def test_without_a_network_the_remedy_is_named(monkeypatch, error):
     def fail(url, **options):
         raise error
 

@@ -124,13 +124,13 @@ def test_raw_tiles_are_compared_with_those_of_their_name(tiles):
     assert condition.same_class == condition.accuracy == 1
 
 
-def test_pictures_are_no_raw_tiles(tiles):
+def test_pictures_are_refused_as_raw_tiles(tiles):
     predictor = on_cpu(Sharpness())
     with pytest.raises(TrainingError, match="raw tiles hold 8 bits"):
         measure_robustness(predictor, tiles, evaluate_with(predictor, tiles), tiles)
 
 
-def test_raw_tiles_of_other_names_are_told(tiles):
+def test_raw_tiles_of_other_names_are_reported(tiles):
     predictor = on_cpu(Sharpness())
     raw = replace(raw_of(tiles, ("Dark/3.tif",)), names=("Dark/99.tif",))
     with pytest.raises(TrainingError, match="None of the raw tiles"):
