@@ -24,7 +24,7 @@ from pipeline.model.card import ModelCard
 from pipeline.model.predictor import Predictor
 from pipeline.notes import Note, log_note, warning
 from pipeline.options import ClassifyOptions
-from pipeline.scenes.bands import without_query
+from pipeline.scenes.gdal import without_query
 from pipeline.scenes.reader import read_blocks
 from pipeline.scenes.scene import Scene, open_scene
 from pipeline.tiles import TileBlock, TileGrid
