@@ -8,12 +8,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 
 from pipeline.errors import TrainingError
 from pipeline.model.bundle import load_bundle
 from pipeline.model.card import ModelCard
-from pipeline.model.network import first_convolution, inflate, load_weights
+from pipeline.model.network import ARCHITECTURES, first_convolution, inflate, load_weights
 from pipeline.training.recipe import IMAGENET, Recipe
 from pipeline.training.splits import Split, known_split
 from pipeline.values import NATURAL_COLOR
@@ -87,12 +86,12 @@ def _bands(initial: InitialWeights, kernel: Tensor, card: ModelCard) -> tuple[st
 
 
 def _fetch_imagenet(architecture: str) -> dict[str, Tensor]:
-    """Return torchvision's first weights: its later ones score higher on ImageNet but transfer no better.
-
-    Kornblith et al. (2019), "Do Better ImageNet Models Transfer Better?", section 4.2, on the training
-    tricks that they were made with.
-    """
-    weights = get_model_weights(architecture)["IMAGENET1K_V1"]
+    """Return the ImageNet weights that the architecture's row in the table names."""
+    weights = ARCHITECTURES[architecture].imagenet
+    if weights is None:
+        raise TrainingError(
+            f"No ImageNet weights are known for {architecture}: let 'initial_weights' name a file or bundle."
+        )
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; another file than was published

@@ -202,7 +202,7 @@ def _yaml_hint(value: Any) -> str:
 
 def _check(recipe: Recipe) -> None:
     """Raise ValueError for a setting out of range."""
-    _one_of("architecture", recipe.architecture, ARCHITECTURES)
+    _one_of("architecture", recipe.architecture, tuple(ARCHITECTURES))
     _one_of("head", recipe.head, HEADS)
     _one_of("stem", recipe.stem, STEMS)
     _one_of("optimizer", recipe.optimizer, OPTIMIZERS)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from pipeline.errors import ModelError
 from pipeline.model.bundle import save_bundle
@@ -12,7 +13,10 @@ from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import (
     ARCHITECTURES,
+    HEADS,
+    Architecture,
     build_network,
+    first_convolution,
     freeze,
     head_of,
     inflate,
@@ -105,8 +109,9 @@ def test_a_stem_keeps_the_resolution_that_it_says(stem, pixels, bands):
         }
 
 
-def test_a_stem_is_for_resnets():
-    with pytest.raises(ModelError, match=r"'full' is for ResNets; .* set upsample"):
+def test_a_stem_that_the_architecture_does_not_have_is_refused():
+    message = r"'full' is not available for mobilenet_v2 \(only standard\): .* set `upsample`"
+    with pytest.raises(ModelError, match=message):
         build_network("mobilenet_v2", bands=3, classes=3, stem="full")
 
 
@@ -165,10 +170,68 @@ def test_initial_backbone_is_taken_over_and_the_head_only_if_asked():
     assert torch.equal(head_of(target)[1].weight, head_of(source)[1].weight)
 
 
-def test_what_the_weights_lack_is_named():
+def test_tensors_that_the_weights_lack_are_listed_without_counts_of_batches():
     weights = build_network("resnet18", bands=3, classes=3).state_dict()
+    weights = {name: tensor for name, tensor in weights.items() if "num_batches_tracked" not in name}
+    assert load_weights(build_network("resnet18", bands=3, classes=3), weights) == []
     del weights["bn1.running_var"]
     assert load_weights(build_network("resnet18", bands=3, classes=3), weights) == ["bn1.running_var"]
+
+
+def small_transformer(weights: None, num_classes: int, image_size: int) -> nn.Module:
+    return models.VisionTransformer(image_size, 16, 1, 4, 48, 96, num_classes=num_classes)
+
+
+def small_convnext(weights: None, num_classes: int) -> nn.Module:
+    stages = [models.convnext.CNBlockConfig(16, 32, 1), models.convnext.CNBlockConfig(32, None, 1)]
+    return models.ConvNeXt(stages, num_classes=num_classes)
+
+
+# torchvision's layouts: one has its head below another module, the other as the last of three layers.
+NEW_ROWS = {
+    "vit": Architecture(
+        small_transformer,
+        "heads.head",
+        stems={"standard": lambda network: None, "full": lambda network: None},
+        arguments={"image_size": 32},
+    ),
+    "convnext": Architecture(small_convnext, "classifier.2"),
+}
+
+
+@pytest.mark.parametrize("name", NEW_ROWS)
+def test_an_architecture_is_one_row(name, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, name, NEW_ROWS[name])
+    for head in HEADS:
+        network = build_network(name, bands=5, classes=3, head=head).eval()
+        with torch.no_grad():
+            assert network(torch.randn(2, 5, 32, 32)).shape == (2, 3)
+        freeze(network)
+        learning = {tensor for tensor, p in network.named_parameters() if p.requires_grad}
+        assert learning
+        assert all(tensor.startswith(NEW_ROWS[name].head + ".") for tensor in learning)
+
+
+@pytest.mark.parametrize("name", NEW_ROWS)
+def test_a_new_architecture_takes_torchvisions_weights_apart_from_the_head(name, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, name, NEW_ROWS[name])
+    published = NEW_ROWS[name].constructor(weights=None, num_classes=7, **NEW_ROWS[name].arguments)
+    network = build_network(name, bands=3, classes=3)
+    assert load_weights(network, published.state_dict()) == []
+    first = f"{first_convolution(network)}.weight"
+    assert torch.equal(network.state_dict()[first], published.state_dict()[first])
+
+
+def test_a_row_says_which_stems_an_architecture_has(monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "vit", NEW_ROWS["vit"])
+    build_network("vit", bands=3, classes=3, stem="full")
+    with pytest.raises(ModelError, match=r"'unpooled' is not available for vit \(only standard, full\)"):
+        build_network("vit", bands=3, classes=3, stem="unpooled")
+
+
+def test_the_imagenet_weights_of_every_row_are_torchvisions_first():
+    for name, row in ARCHITECTURES.items():
+        assert row.imagenet is models.get_model_weights(name)["IMAGENET1K_V1"]
 
 
 def test_weights_of_another_architecture_are_refused():

@@ -149,6 +149,8 @@ def test_what_cannot_be_used_is_told(source, tmp_path):
     (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
     with pytest.raises(TrainingError, match=r"damaged\.safetensors cannot be read"):
         started(str(tmp_path / "damaged.safetensors"), CARD)
+    with pytest.raises(TrainingError, match="No ImageNet weights are known for tiny"):
+        started("imagenet", CARD)
     with pytest.raises(ModelError, match="No model 'eurosat-nothing'"):
         started("eurosat-nothing", CARD)
     with pytest.raises(ModelError, match="another architecture"):
