@@ -303,13 +303,14 @@ def classify(
     from pipeline.files import make_folder
     from pipeline.model.bundle import load_bundle
     from pipeline.model.predictor import Predictor
+    from pipeline.model.weights import load_network
     from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 
     bundle = load_bundle(model)
     options = ClassifyOptions(scene=SceneOptions(**scene_options), **map_options, overwrite=overwrite)
     options.check(bundle.card.tile_size)
     make_folder(output)
-    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(**predictor_options))
+    predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions(**predictor_options))
     failures: dict[str, bool] = {}  # scene -> whether it was wrong use
     done: set[str] = set()
     for scene in scenes:
@@ -624,6 +625,7 @@ def evaluate(
         raise UsageError("--raw-tiles is measured by --robustness: give that too.")
     from pipeline.model.bundle import load_bundle
     from pipeline.model.predictor import Predictor
+    from pipeline.model.weights import load_network
     from pipeline.options import PredictorOptions
     from pipeline.training.dataset import load_tiles
     from pipeline.training.evaluate import evaluate_with, measure_tta
@@ -633,7 +635,7 @@ def evaluate(
     from pipeline.training.splits import SPLIT_FILES, count_trained_on, known_split, read_names
 
     bundle = load_bundle(model)
-    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device=device))
+    predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions(device=device))
     load = functools.partial(load_tiles, bands=bundle.card.bands, skip_unreadable=skip_unreadable)
     tiles = load(data, read_names(names) if names else None)
     raw = load(raw_tiles) if raw_tiles else None

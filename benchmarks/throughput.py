@@ -31,6 +31,7 @@ from pipeline.classify import classify_scene
 from pipeline.errors import DeviceError
 from pipeline.model.bundle import load_bundle
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 from pipeline.tiles import TileBlock, TileGrid
 from pipeline.values import PixelTransform
@@ -103,7 +104,7 @@ def time_network(predictor: Predictor, tiles: int) -> float:
 def measure_speed(scene: Path, size: int, model: str, options: PredictorOptions, rounds: int) -> dict:
     """Time the network alone and the whole path in turn, `rounds` times each."""
     bundle = load_bundle(model)
-    predictor = Predictor(bundle.load_network(), bundle.card, options)
+    predictor = Predictor(load_network(bundle), bundle.card, options)
     tiles = TileGrid(size, size, bundle.card.tile_size, OPTIONS.stride_for(bundle.card.tile_size)).tile_count
     alone, whole = [], []
     with tempfile.TemporaryDirectory() as output:
@@ -137,7 +138,7 @@ def _classify_and_weigh(scene: Path, model: str, options: PredictorOptions) -> f
     except ImportError:
         return None
     bundle = load_bundle(model)
-    predictor = Predictor(bundle.load_network(), bundle.card, options)
+    predictor = Predictor(load_network(bundle), bundle.card, options)
     with tempfile.TemporaryDirectory() as output:
         classify_scene(str(scene), Path(output), predictor, OPTIONS)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -157,7 +158,7 @@ def measure_agreement(model: str, device: str, tiles: np.ndarray) -> dict[str, f
 
     def classes(precision: str, compile_: str) -> np.ndarray:
         options = PredictorOptions(device, precision=precision, compile=compile_)
-        predictor = Predictor(bundle.load_network(), bundle.card, options)
+        predictor = Predictor(load_network(bundle), bundle.card, options)
         ((_, probabilities),) = predictor.predict([block], as_they_are, len(tiles))
         return probabilities.argmax(axis=1)
 

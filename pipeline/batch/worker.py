@@ -191,6 +191,7 @@ def _load(channel: _Channel, setup: Setup, number: int) -> "_Worker":
     from pipeline.model.bundle import load_bundle
     from pipeline.model.device import find_device
     from pipeline.model.predictor import Predictor
+    from pipeline.model.weights import load_network
 
     logs = _SceneLogs(setup.debug)
     logging.basicConfig(level=logs.level, handlers=[logs], force=True)
@@ -205,9 +206,7 @@ def _load(channel: _Channel, setup: Setup, number: int) -> "_Worker":
             device = torch.device("cuda", number % devices)
         if device.type == "cpu":
             torch.set_num_threads(max(1, torch.get_num_threads() // (setup.workers or 1)))
-        predictor = Predictor(
-            bundle.load_network(), bundle.card, replace(setup.predictor, device=str(device))
-        )
+        predictor = Predictor(load_network(bundle), bundle.card, replace(setup.predictor, device=str(device)))
     model = {
         "name": bundle.card.name,
         "digest": bundle.card.digest,

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from pipeline.errors import DeviceError, ModelError
-from pipeline.model.bundle import standardisation
 from pipeline.model.card import ModelCard
 from pipeline.model.device import find_device, find_precision
+from pipeline.model.weights import standardisation
 from pipeline.options import PredictorOptions
 from pipeline.values import PixelTransform
 

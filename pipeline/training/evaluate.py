@@ -15,6 +15,7 @@ from pipeline.errors import TrainingError
 from pipeline.model.bundle import Bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 from pipeline.options import PredictorOptions
 from pipeline.training.calibration import Calibration, calibrate, cross_entropy, reliability
 from pipeline.training.dataset import TileSet, load_tiles, value_step
@@ -125,7 +126,7 @@ def evaluate_bundle(
 
 def evaluate_tiles(bundle: Bundle, tiles: TileSet, *, device: str = "auto") -> Evaluation:
     """Classify tiles in memory with a bundle, see `evaluate_with`."""
-    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device=device))
+    predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions(device=device))
     return evaluate_with(predictor, tiles)
 
 

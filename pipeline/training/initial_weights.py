@@ -13,6 +13,7 @@ from pipeline.errors import TrainingError
 from pipeline.model.bundle import load_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.network import ARCHITECTURES, first_convolution, inflate, load_weights
+from pipeline.model.weights import load_network
 from pipeline.training.recipe import IMAGENET, Recipe
 from pipeline.training.splits import Split, known_split
 from pipeline.values import NATURAL_COLOR
@@ -44,7 +45,7 @@ def find_initial_weights(recipe: Recipe) -> InitialWeights | None:
     if source.endswith(".safetensors"):
         return InitialWeights(source, _read(Path(source)))
     bundle = load_bundle(source)
-    return InitialWeights(source, bundle.load_network().state_dict(), bundle.card, known_split(bundle.path))
+    return InitialWeights(source, load_network(bundle).state_dict(), bundle.card, known_split(bundle.path))
 
 
 def start_from(initial: InitialWeights, network: nn.Module, card: ModelCard) -> None:

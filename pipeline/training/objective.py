@@ -10,9 +10,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import load_bundle, standardisation
+from pipeline.model.bundle import load_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.device import can_compile, find_precision
+from pipeline.model.weights import load_network, standardisation
 from pipeline.training.distributed import Team
 from pipeline.training.outliers import Ground, random_outliers
 from pipeline.training.recipe import Recipe
@@ -82,7 +83,7 @@ def load_teacher(recipe: Recipe, card: ModelCard, device: torch.device) -> Calla
             raise TrainingError(
                 f"The teacher '{recipe.teacher}' has other {what.replace('_', ' ')} than the training tiles."
             )
-    network = bundle.load_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = load_network(bundle).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiles = recipe.compile and can_compile(device)
     forward = torch.compile(network, dynamic=False) if compiles else network
     mean, std = standardisation(bundle.card, device)

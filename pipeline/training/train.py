@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from pipeline.errors import TrainingError
 from pipeline.files import make_folder, write_files
-from pipeline.model.bundle import CARD, Bundle, load_bundle, rewrite_card, save_bundle, standardisation
+from pipeline.model.bundle import CARD, Bundle, load_bundle, rewrite_card
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.device import can_compile, find_precision
 from pipeline.model.network import build_network, freeze, unfreeze
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import save_bundle, standardisation
 from pipeline.options import PredictorOptions
 from pipeline.training.augment import augment, random_crop
 from pipeline.training.calibration import fit_temperature

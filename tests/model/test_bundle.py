@@ -10,17 +10,11 @@ from safetensors.torch import load_file
 
 from pipeline.errors import ModelError, OutputError
 from pipeline.model import bundle
-from pipeline.model.bundle import (
-    digest_of,
-    list_bundles,
-    load_bundle,
-    rewrite_card,
-    save_bundle,
-    standardisation,
-)
+from pipeline.model.bundle import digest_of, list_bundles, load_bundle, rewrite_card
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import EUROSAT_COLORS, number_classes
 from pipeline.model.network import build_network
+from pipeline.model.weights import load_network, save_bundle, standardisation
 from pipeline.values import Scaling
 
 CARD = ModelCard(
@@ -81,13 +75,13 @@ def rewrite_digest(folder):
 def test_a_saved_network_gives_the_same_outputs_within_half_precision(saved):
     x = torch.randn(4, 4, 64, 64)
     with torch.no_grad():
-        expected, got = tiny_network()(x), load_bundle(saved).load_network()(x)
+        expected, got = tiny_network()(x), load_network(load_bundle(saved))(x)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, expected, atol=5e-3, rtol=5e-3)
 
 
 def test_a_loaded_network_is_float32_on_the_cpu_and_in_evaluation_mode(saved):
-    network = load_bundle(saved).load_network()
+    network = load_network(load_bundle(saved))
     assert not any(module.training for module in network.modules())
     assert {p.dtype for p in network.parameters()} == {torch.float32}
     assert {t.device.type for t in network.state_dict().values()} == {"cpu"}
@@ -97,7 +91,7 @@ def test_loading_leaves_the_random_numbers_of_the_caller_alone(saved):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    load_bundle(saved).load_network()
+    load_network(load_bundle(saved))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -146,42 +140,42 @@ def test_weights_that_the_card_does_not_describe_are_refused(bundle_folder):
         stream.seek(-1, 2)
         stream.write(b"\x55")
     with pytest.raises(ModelError, match="SHA-256 differs"):
-        load_bundle(bundle_folder).load_network()
+        load_network(load_bundle(bundle_folder))
 
 
 def test_truncated_weights_are_refused(bundle_folder):
     weights = (bundle_folder / "model.safetensors").read_bytes()
     (bundle_folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ModelError, match="SHA-256 differs"):
-        load_bundle(bundle_folder).load_network()
+        load_network(load_bundle(bundle_folder))
     rewrite_digest(bundle_folder)
     with pytest.raises(ModelError, match="is damaged"):
-        load_bundle(bundle_folder).load_network()
+        load_network(load_bundle(bundle_folder))
 
 
 def test_missing_weights_are_told(bundle_folder):
     (bundle_folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"has no model\.safetensors"):
-        load_bundle(bundle_folder).load_network()
+        load_network(load_bundle(bundle_folder))
 
 
 @pytest.mark.parametrize("architecture", ["resnet50", "mobilenet_v2"])
 def test_weights_of_another_architecture_are_refused(bundle_folder, architecture):
     edit_card(bundle_folder, lambda document: document.update({"mlm:architecture": architecture}))
     with pytest.raises(ModelError, match=f"does not fit the {architecture} with 4 bands and 3 classes"):
-        load_bundle(bundle_folder).load_network()
+        load_network(load_bundle(bundle_folder))
 
 
 def test_weights_of_other_classes_are_refused(bundle_folder):
     edit_card(bundle_folder, lambda d: d["mlm:output"][0]["classification:classes"].pop())
     with pytest.raises(ModelError, match="and 2 classes"):
-        load_bundle(bundle_folder).load_network()
+        load_network(load_bundle(bundle_folder))
 
 
 def test_an_unknown_architecture_is_refused(bundle_folder):
     edit_card(bundle_folder, lambda document: document.update({"mlm:architecture": "vgg"}))
     with pytest.raises(ModelError, match="Unknown architecture 'vgg'"):
-        load_bundle(bundle_folder).load_network()
+        load_network(load_bundle(bundle_folder))
 
 
 OPTIONAL = {"mlm:tasks", "mlm:framework", "landcover:stem", "landcover:upsample"}

@@ -8,7 +8,6 @@ from torch import nn
 from torchvision import models
 
 from pipeline.errors import ModelError
-from pipeline.model.bundle import save_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import (
@@ -24,6 +23,7 @@ from pipeline.model.network import (
     unfreeze,
 )
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network, save_bundle
 from pipeline.options import PredictorOptions
 from pipeline.values import PixelTransform
 from tests.support.cards import RGB_CARD
@@ -147,7 +147,7 @@ def test_a_bundle_knows_stem_and_upsampling(tmp_path):
     assert (bundle.card.stem, bundle.card.upsample) == ("unpooled", 1.5)
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        torch.testing.assert_close(bundle.load_network()(x), network(x), rtol=0.02, atol=0.02)
+        torch.testing.assert_close(load_network(bundle)(x), network(x), rtol=0.02, atol=0.02)
 
 
 def test_a_card_that_says_nothing_of_them_is_of_torchvisions_network():

@@ -21,6 +21,7 @@ from pipeline.model.bundle import load_bundle
 from pipeline.model.card import LandCoverClass, ModelCard
 from pipeline.model.device import find_device
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 from pipeline.options import PredictorOptions
 from pipeline.tiles import TileBlock
 from pipeline.values import PixelTransform, Scaling
@@ -401,9 +402,7 @@ def test_the_shipped_model_gives_the_same_classes_in_half_precision(landcover_da
     unchanged = PixelTransform.identity(len(bundle.card.bands))
 
     def classes(precision):
-        predictor = Predictor(
-            bundle.load_network(), bundle.card, PredictorOptions("cpu", precision=precision)
-        )
+        predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions("cpu", precision=precision))
         ((_, probabilities),) = predictor.predict([block], unchanged, len(block.index))
         return probabilities.argmax(axis=1)
 

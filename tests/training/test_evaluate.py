@@ -13,11 +13,11 @@ from torch import nn
 from cli import main
 from pipeline.errors import TrainingError
 from pipeline.model import predictor
-from pipeline.model.bundle import save_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network, save_bundle
 from pipeline.options import PredictorOptions
 from pipeline.training.dataset import TileSet, load_tiles
 from pipeline.training.evaluate import (
@@ -97,7 +97,7 @@ def test_probabilities_are_those_of_the_calibrated_network(bundle, tmp_path, mon
     tiles = load_tiles(make_tiles(tmp_path / "tiles", 3))
     probabilities = evaluate_tiles(bundle, tiles).probabilities
     with torch.no_grad():
-        logits = bundle.load_network()((tiles.images.float() - 90) / 40)
+        logits = load_network(bundle)((tiles.images.float() - 90) / 40)
     np.testing.assert_allclose(probabilities, (logits / 2).softmax(dim=1), atol=1e-4)
     assert probabilities.dtype == np.float32
 

@@ -11,10 +11,11 @@ from torchvision.models import resnet18
 
 import pipeline.training.train as loop
 from pipeline.errors import ModelError, TrainingError
-from pipeline.model.bundle import list_bundles, load_bundle, save_bundle
+from pipeline.model.bundle import list_bundles, load_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network, head_of
+from pipeline.model.weights import load_network, save_bundle
 from pipeline.training.distributed import Team
 from pipeline.training.initial_weights import find_initial_weights, start_from
 from pipeline.training.recipe import Recipe, Stage
@@ -196,5 +197,5 @@ def test_the_models_that_ship_can_be_trained_further(name):
     shipped = load_bundle(name)
     recipe = replace(RECIPE, architecture=shipped.card.architecture, initial_weights=name)
     run = loop._start(recipe, shipped.card, find_initial_weights(recipe), Team(torch.device("cpu")))
-    expected = shipped.load_network().state_dict()
+    expected = load_network(shipped).state_dict()
     assert all(torch.equal(tensor.cpu(), expected[key]) for key, tensor in run.network.state_dict().items())
