@@ -78,27 +78,27 @@ def make_scene(path: Path, size: int) -> Path:
 
 def time_network(predictor: Predictor, tiles: int) -> float:
     """Tiles per second of the network alone: its input is ready, its output is thrown away."""
-    card = predictor.card
-    plan = predictor.plan(PixelTransform.identity(len(card.bands)), tiles)
-    shape = predictor.batch_size, len(card.bands), card.tile_size, card.tile_size
+    card, batch_size = predictor.card, predictor.engine.batch_size
+    runner = predictor.engine.scene_runner(PixelTransform.identity(len(card.bands)), tiles)
+    shape = batch_size, len(card.bands), card.tile_size, card.tile_size
     values = (
         torch.randn(shape)
         .to(predictor.device, predictor.precision)
         .contiguous(memory_format=torch.channels_last)
     )
-    batches = max(1, round(tiles / predictor.batch_size))
+    batches = max(1, round(tiles / batch_size))
 
     @torch.inference_mode()
     def run() -> None:
-        plan.network(values)
+        runner.network(values)
 
     started = time.perf_counter()
-    # As many batches at a time as the whole path computes.
-    for future in [predictor.submit(plan, run) for _ in range(batches)]:
+    # As many batches at a time as when classifying a scene.
+    for future in [runner.run(run) for _ in range(batches)]:
         future.result()
     if predictor.device.type == "cuda":
         torch.cuda.synchronize()
-    return batches * predictor.batch_size / (time.perf_counter() - started)
+    return batches * batch_size / (time.perf_counter() - started)
 
 
 def measure_speed(scene: Path, size: int, model: str, options: PredictorOptions, rounds: int) -> dict:

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,12 +31,14 @@ from pipeline.maps.record import (
 )
 from pipeline.maps.style import write_style
 from pipeline.model.card import ModelCard
-from pipeline.model.predictor import Predictor
 from pipeline.notes import Note, log_note, warning
 from pipeline.options import ClassifyOptions
 from pipeline.scenes.reader import read_blocks
 from pipeline.scenes.scene import Scene, open_scene
 from pipeline.tiles import TileBlock, TileGrid
+
+if TYPE_CHECKING:  # torch takes seconds to load, and describing a scene does without it
+    from pipeline.model.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ class ComputedMap:
 def classify_scene(
     path: str,
     output: Path,
-    predictor: Predictor,
+    predictor: "Predictor",
     options: ClassifyOptions = ClassifyOptions(),
     progress: Callable[[int, int], None] | None = None,
     taken: Collection[str] = (),
@@ -143,7 +145,7 @@ def classify_scene(
 def prepare_scene(
     path: str,
     output: Path,
-    predictor: Predictor,
+    predictor: "Predictor",
     options: ClassifyOptions,
     taken: Collection[str] = (),
 ) -> PreparedScene | Result:
@@ -225,7 +227,7 @@ def _begin(blocks: Generator[TileBlock]) -> Generator[TileBlock]:
 
 def compute_map(
     prepared: PreparedScene,
-    predictor: Predictor,
+    predictor: "Predictor",
     progress: Callable[[int, int], None] | None = None,
     fed: Callable[[], None] = lambda: None,
 ) -> ComputedMap:
@@ -258,7 +260,7 @@ def compute_map(
             for block, probabilities in prepared.done:
                 add(block, probabilities)
             for block, probabilities in predictor.predict(
-                blocks, scene.pixel_transform, grid.tile_count, tta=options.tta, fed=fed
+                blocks, scene.pixel_transform, grid.tile_count, tta=options.tta, on_all_submitted=fed
             ):
                 add(block, probabilities)
                 prepared.journal.add(block, probabilities)

@@ -11,38 +11,38 @@ from pipeline.errors import DeviceError
 log = logging.getLogger(__name__)
 
 
-def find_device(wish: str) -> torch.device:
+def find_device(requested: str) -> torch.device:
     """Return the device for auto, cpu, cuda or cuda:N; DeviceError for other words or an absent device."""
     available = torch.cuda.is_available()
-    if wish == "auto":
+    if requested == "auto":
         return torch.device("cuda" if available else "cpu")
-    if wish == "cpu":
+    if requested == "cpu":
         return torch.device("cpu")
-    cuda = re.fullmatch("cuda(?::([0-9]+))?", wish)
+    cuda = re.fullmatch("cuda(?::([0-9]+))?", requested)
     if not cuda:
-        raise DeviceError(f"`device` {wish} is not a device known here: use auto, cpu, cuda or cuda:N.")
+        raise DeviceError(f"`device` {requested} is not a device known here: use auto, cpu, cuda or cuda:N.")
     if not available:
         raise DeviceError(
-            f"`device` {wish} was asked for, but PyTorch sees no CUDA device: check the driver and that the "
-            "installed PyTorch is a CUDA build, or use `device` cpu."
+            f"`device` {requested} was asked for, but PyTorch sees no CUDA device: check the driver and that "
+            "the installed PyTorch is a CUDA build, or use `device` cpu."
         )
     if cuda[1] is None:
         return torch.device("cuda")
     if int(cuda[1]) >= torch.cuda.device_count():
         raise DeviceError(
-            f"`device` {wish} was asked for, but the last CUDA device that PyTorch sees is "
+            f"`device` {requested} was asked for, but the last CUDA device that PyTorch sees is "
             f"cuda:{torch.cuda.device_count() - 1}: use that or one before it."
         )
     return torch.device("cuda", int(cuda[1]))
 
 
-def find_precision(wish: str, device: torch.device) -> torch.dtype:
+def find_precision(requested: str, device: torch.device) -> torch.dtype:
     """Return the precision for auto, float32, bfloat16 or float16.
 
     Auto is half where the device is faster in it.
     """
-    if wish != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wish]
+    if requested != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[requested]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -147,7 +147,7 @@ def measure_tta(predictor: Predictor, tiles: TileSet) -> TtaGain:
     """Measure the mean over each tile's eight flips and rotations, on the tiles of `evaluate_with`."""
     labels, images = label_tiles(predictor.card, tiles), tiles.images.numpy()
     transform = to_values(predictor.card, tiles)
-    some = images[: predictor.batch_size * predictor.threads]
+    some = images[: predictor.tiles_at_a_time]
     seconds = []
     for tta in (False, True):
         predictor.predict_tiles(some[:1], transform, tta)  # the first call prepares

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.errors import DeviceError, ModelError
-from pipeline.model import predictor as predictor_module
+from pipeline.model import torch_engine
 from pipeline.model.bundle import load_bundle
 from pipeline.model.card import LandCoverClass, ModelCard
 from pipeline.model.device import find_device
@@ -136,12 +136,12 @@ def test_every_batch_is_full_though_blocks_are_small():
 
 @given(tiles=st.integers(1, 500), batch_size=st.integers(1, 64))
 def test_a_scene_makes_even_batches_that_waste_less_than_a_tile_each(tiles, batch_size):
-    predictor = SHARED
-    predictor.batch_size = batch_size
-    even = predictor._even_batches(tiles)
+    engine = SHARED.engine
+    engine.batch_size = batch_size
+    even = engine.scene_runner(TRANSFORM, tiles).batch_size
     batches = -(-tiles // even)
     assert 1 <= even <= batch_size
-    assert batches * even - tiles < predictor.threads * -(-tiles // (predictor.threads * batch_size))
+    assert batches * even - tiles < engine.threads * -(-tiles // (engine.threads * batch_size))
 
 
 def test_a_tile_gets_the_same_probabilities_whatever_shares_its_batch():
@@ -202,14 +202,14 @@ def test_bfloat16_is_close_to_float32():
 def test_out_of_memory_halves_the_batch_and_loses_nothing(caplog):
     Watched.batches.clear()
     predictor = float32_predictor(Watched(limit=3), batch_size=16)
-    predictor.threads = 1  # as on the GPU, the one place where this happens
+    predictor.engine.threads = 1  # as on the GPU, the one place where this happens
     pairs = list(predictor.predict(blocks_of(10, 30), TRANSFORM, 40))
     for block, probabilities in pairs:
         np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
     assert max(Watched.batches) == 3  # 40 tiles make batches of 14, 7, 3
     assert "batches of 3 tiles" in caplog.text
     Watched.batches.clear()
-    predictor._plain.limit = 10**9  # another program has ended
+    predictor.engine._plain.limit = 10**9  # another program has ended
     list(predictor.predict(blocks_of(32), TRANSFORM, 32))
     assert Watched.batches == [16, 16]
 
@@ -260,7 +260,7 @@ def test_precision_follows_the_processor(monkeypatch, has_bfloat16, precision):
     assert predictor.describe(1) == {
         "device": "cpu",
         "precision": precision,
-        "batch_size": predictor_module.CPU_BATCH,
+        "batch_size": torch_engine.CPU_BATCH,
         "compiled": False,
     }
 
@@ -285,7 +285,7 @@ def test_damaged_weights_are_refused():
 
 def test_values_too_large_for_half_precision_are_told_apart(monkeypatch):
     """Old GPUs compute in float16, whose numbers end at 65,504."""
-    monkeypatch.setattr(predictor_module, "find_precision", lambda wish, device: torch.float16)
+    monkeypatch.setattr(torch_engine, "find_precision", lambda requested, device: torch.float16)
     network = tiny_network()
     network[-1].weight.data.mul_(1e6)
     predictor = Predictor(network, CARD, PredictorOptions("cpu"))
@@ -317,7 +317,7 @@ def without_support(network, **options):
 @pytest.mark.parametrize("absent", [without_compiler, without_support])
 def test_where_compiling_fails_the_plain_network_runs(monkeypatch, caplog, absent):
     monkeypatch.setattr(torch, "compile", absent)
-    monkeypatch.setattr(predictor_module, "COMPILE_MIN_TILES", 10)
+    monkeypatch.setattr(torch_engine, "COMPILE_MIN_TILES", 10)
     predictor = float32_predictor()
     with caplog.at_level(logging.WARNING):
         assert list(predictor.predict(blocks_of(9), TRANSFORM, 9))
@@ -336,7 +336,7 @@ def test_a_small_scene_runs_as_it_would_have_before_a_large_one_was_compiled(mon
         return lambda values: network(values) * 3  # another network, so that it shows
 
     monkeypatch.setattr(torch, "compile", compiled)
-    monkeypatch.setattr(predictor_module, "COMPILE_MIN_TILES", 10)
+    monkeypatch.setattr(torch_engine, "COMPILE_MIN_TILES", 10)
     predictor = float32_predictor()
     for tiles, is_compiled in ((9, False), (10, True), (9, False)):
         ((block, probabilities),) = predictor.predict(blocks_of(tiles), TRANSFORM, tiles)
@@ -345,7 +345,7 @@ def test_a_small_scene_runs_as_it_would_have_before_a_large_one_was_compiled(mon
 
 
 def test_the_next_scene_may_follow_while_the_last_batches_are_computed():
-    """What `fed` promises: scenes given by two threads come back each as if it had been alone."""
+    """Scenes submitted by several threads come back each as if it had been alone."""
     predictor = float32_predictor(batch_size=4)
     scenes = [list(blocks_of(3, 9, 0, 2 + i)) for i in range(8)]
     turns = [threading.Event() for _ in range(len(scenes) + 1)]
@@ -354,7 +354,9 @@ def test_the_next_scene_may_follow_while_the_last_batches_are_computed():
     def classify(i):
         turns[i].wait(30)
         expected = sum(len(block.index) for block in scenes[i])
-        return list(predictor.predict(iter(scenes[i]), TRANSFORM, expected, fed=turns[i + 1].set))
+        return list(
+            predictor.predict(iter(scenes[i]), TRANSFORM, expected, on_all_submitted=turns[i + 1].set)
+        )
 
     with ThreadPoolExecutor(3) as pool:
         for scene, pairs in zip(scenes, pool.map(classify, range(len(scenes))), strict=True):
@@ -363,8 +365,8 @@ def test_the_next_scene_may_follow_while_the_last_batches_are_computed():
                 np.testing.assert_allclose(probabilities, plain_probabilities(block), rtol=1e-4, atol=1e-6)
 
 
-def test_fed_is_called_when_all_tiles_are_taken_and_before_the_last_result():
-    taken, results, at_fed = [], [], []
+def test_on_all_submitted_is_called_when_all_tiles_are_taken_and_before_the_last_result():
+    taken, results, calls = [], [], []
 
     def blocks():
         for block in blocks_of(4, 4, 4):
@@ -372,10 +374,13 @@ def test_fed_is_called_when_all_tiles_are_taken_and_before_the_last_result():
             yield block
 
     predictor = float32_predictor(batch_size=4)
-    fed = lambda: at_fed.append((len(taken), len(results)))  # noqa: E731
-    for pair in predictor.predict(blocks(), TRANSFORM, 12, fed=fed):
+
+    def all_submitted():
+        calls.append((len(taken), len(results)))
+
+    for pair in predictor.predict(blocks(), TRANSFORM, 12, on_all_submitted=all_submitted):
         results.append(pair)
-    ((blocks_taken, results_given),) = at_fed
+    ((blocks_taken, results_given),) = calls
     assert blocks_taken == 3
     assert results_given < len(results) == 3
 

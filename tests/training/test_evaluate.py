@@ -12,7 +12,7 @@ from torch import nn
 
 from cli import main
 from pipeline.errors import TrainingError
-from pipeline.model import predictor
+from pipeline.model import torch_engine
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network
@@ -93,7 +93,7 @@ def test_labels_are_numbered_as_the_models_classes_are(bundle, tmp_path):
 
 def test_probabilities_are_those_of_the_calibrated_network(bundle, tmp_path, monkeypatch):
     # The precision that is fastest differs from processor to processor; this is about the rest.
-    monkeypatch.setattr(predictor, "find_precision", lambda wish, device: torch.float32)
+    monkeypatch.setattr(torch_engine, "find_precision", lambda requested, device: torch.float32)
     tiles = load_tiles(make_tiles(tmp_path / "tiles", 3))
     probabilities = evaluate_tiles(bundle, tiles).probabilities
     with torch.no_grad():
