@@ -1,10 +1,10 @@
-"""What is claimed about speed and memory, from one run: `python benchmarks/throughput.py`.
+"""Measures speed, memory and agreement of prediction: `python benchmarks/throughput.py`.
 
-- tiles per second of the network alone, of `landcover classify` from the scene's file to the map's
-  files, and their ratio. The two are timed in turn, since machines are noisy.
-- peak memory of classifying a scene and one of four times its pixels (with --full: of sixteen times, a
-  whole Sentinel-2 scene), each in a process of its own.
-- how many tiles get the same class in half precision, and compiled, as in single precision.
+- Speed: tiles per second of the network alone, of `landcover classify` from the scene's file to the map's
+  files, and the ratio of the two. They are timed alternately, since machines are noisy.
+- Memory: the peak when classifying a scene and one with four times as many pixels (with --full: sixteen
+  times as many, a whole Sentinel-2 scene), each in a process of its own.
+- Agreement: how many tiles get the same class in half precision, and compiled, as in single precision.
 """
 
 import io
@@ -45,7 +45,7 @@ AGREEMENT_TILES = 2700
 
 
 def make_scene(path: Path, size: int) -> Path:
-    """Write a square L1C scene: noise at scales from fields to single pixels, tiled and deflated as usual."""
+    """Write a square L1C scene of noise, at scales from fields to single pixels, and return its path."""
     random = np.random.default_rng(1)
     block = 512
     profile = {
@@ -77,7 +77,7 @@ def make_scene(path: Path, size: int) -> Path:
 
 
 def time_network(predictor: Predictor, tiles: int) -> float:
-    """Tiles per second of the network alone: its input is ready, its output is thrown away."""
+    """Return the network's own tiles per second, with its input prepared and its output ignored."""
     card, batch_size = predictor.card, predictor.engine.batch_size
     runner = predictor.engine.scene_runner(PixelTransform.identity(len(card.bands)), tiles)
     shape = batch_size, len(card.bands), card.tile_size, card.tile_size
@@ -102,13 +102,13 @@ def time_network(predictor: Predictor, tiles: int) -> float:
 
 
 def measure_speed(scene: Path, size: int, model: str, options: PredictorOptions, rounds: int) -> dict:
-    """Time the network alone and the whole path in turn, `rounds` times each."""
+    """Time the network alone and whole classifications alternately, `rounds` times each."""
     bundle = load_bundle(model)
     predictor = Predictor(load_network(bundle), bundle.card, options)
     tiles = TileGrid(size, size, bundle.card.tile_size, OPTIONS.stride_for(bundle.card.tile_size)).tile_count
     alone, whole = [], []
     with tempfile.TemporaryDirectory() as output:
-        classify_scene(str(scene), Path(output), predictor, OPTIONS)  # warm: files cached, compiled
+        classify_scene(str(scene), Path(output), predictor, OPTIONS)  # warm-up: caches files, compiles
         for _ in range(rounds):
             alone.append(time_network(predictor, tiles))
             started = time.perf_counter()
@@ -124,15 +124,15 @@ def measure_speed(scene: Path, size: int, model: str, options: PredictorOptions,
 
 
 def peak_memory(scene: Path, model: str, options: PredictorOptions) -> float | None:
-    """Peak resident memory, in MiB, of a process that classifies the scene and does nothing else.
+    """Return the peak resident memory, in MiB, of a process that only classifies the scene.
 
-    None where the system doesn't tell (Windows).
+    None where the system doesn't report it (Windows).
     """
     with multiprocessing.get_context("spawn").Pool(1) as process:
-        return process.apply(_classify_and_weigh, (scene, model, options))
+        return process.apply(_classify_and_measure, (scene, model, options))
 
 
-def _classify_and_weigh(scene: Path, model: str, options: PredictorOptions) -> float | None:
+def _classify_and_measure(scene: Path, model: str, options: PredictorOptions) -> float | None:
     try:
         import resource
     except ImportError:
@@ -146,20 +146,20 @@ def _classify_and_weigh(scene: Path, model: str, options: PredictorOptions) -> f
 
 
 def measure_agreement(model: str, device: str, tiles: np.ndarray) -> dict[str, float | str]:
-    """Share of tiles that get the class that they get in float32, by way of computing.
+    """Return, for each way of computing, the share of tiles that get the same class as in float32.
 
-    Where compiling isn't possible, the reason stands for the share.
+    If compiling isn't possible, the reason takes the place of the share.
     """
     bundle = load_bundle(model)
     cells = np.ones((1, len(tiles)), bool)
     block = TileBlock(0, 1, np.arange(len(tiles)), tiles, 0, cells)
 
-    as_they_are = PixelTransform.identity(len(bundle.card.bands))
+    unchanged = PixelTransform.identity(len(bundle.card.bands))
 
     def classes(precision: str, compile_: str) -> np.ndarray:
         options = PredictorOptions(device, precision=precision, compile=compile_)
         predictor = Predictor(load_network(bundle), bundle.card, options)
-        ((_, probabilities),) = predictor.predict([block], as_they_are, len(tiles))
+        ((_, probabilities),) = predictor.predict([block], unchanged, len(tiles))
         return probabilities.argmax(axis=1)
 
     single = classes("float32", "never")
@@ -172,7 +172,7 @@ def measure_agreement(model: str, device: str, tiles: np.ndarray) -> dict[str, f
 
 
 def eurosat_tiles(data: Path) -> np.ndarray:
-    """EuroSAT's validation tiles (n, 3, 64, 64) uint8, evenly over the classes."""
+    """Return EuroSAT's validation tiles (n, 3, 64, 64) uint8, spread evenly over the classes."""
     with zipfile.ZipFile(data / "eurosat" / "EuroSAT_RGB-val.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
         names = names[:: max(1, len(names) // AGREEMENT_TILES)]
@@ -182,18 +182,23 @@ def eurosat_tiles(data: Path) -> np.ndarray:
 
 
 @click.command()
-@click.option("--size", default=2745, show_default=True, help="Side of the scene that is timed, in pixels.")
-@click.option("--full", is_flag=True, help="Take a whole Sentinel-2 scene: 10,980 pixels, minutes on a CPU.")
-@click.option("--rounds", default=3, show_default=True, help="How often each is timed; the median counts.")
+@click.option("--size", default=2745, show_default=True, help="Side of the timed scene, in pixels.")
+@click.option("--full", is_flag=True, help="Time a whole Sentinel-2 scene: 10,980 pixels, minutes on a CPU.")
+@click.option(
+    "--rounds", default=3, show_default=True, help="How often to time each; the median is reported."
+)
 @click.option("--model", default="eurosat-rgb-resnet50", show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--compile", "compile_", default="auto", type=click.Choice(["auto", "always", "never"]))
-@click.option("--memory/--no-memory", default=True, help="Measure peak memory too.")
+@click.option("--memory/--no-memory", default=True, help="Also measure peak memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
     size: int, full: bool, rounds: int, model: str, device: str, compile_: str, memory: bool, as_json: bool
 ) -> None:
-    """Measure speed, memory and agreement. LANDCOVER_DATA names the folder with EuroSAT's tiles."""
+    """Measure speed, memory and agreement.
+
+    Agreement is measured on EuroSAT's tiles, in the folder that the environment variable LANDCOVER_DATA names.
+    """
     logging.getLogger("pipeline").setLevel(logging.ERROR)
     size, memory_sizes = (WHOLE_SCENE, MEMORY_SIZES_FULL) if full else (size, MEMORY_SIZES)
     options = PredictorOptions(device=device, compile=compile_)
@@ -201,21 +206,23 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         scenes: dict[int, Path] = {}
 
-        def scene_of(side: int) -> Path:
+        def scene_with_side(side: int) -> Path:
             if side not in scenes:
                 scenes[side] = make_scene(Path(folder) / f"noise_{side}.tif", side)
             return scenes[side]
 
         if memory:
-            report["peak_memory_mib"] = {n: peak_memory(scene_of(n), model, options) for n in memory_sizes}
-        report |= measure_speed(scene_of(size), size, model, options, rounds)
+            report["peak_memory_mib"] = {
+                n: peak_memory(scene_with_side(n), model, options) for n in memory_sizes
+            }
+        report |= measure_speed(scene_with_side(size), size, model, options, rounds)
     if data := os.environ.get("LANDCOVER_DATA"):
         report["agreement_with_float32"] = measure_agreement(model, device, eurosat_tiles(Path(data)))
     click.echo(json.dumps(report, indent=2) if as_json else as_table(report))
 
 
 def as_table(report: dict) -> str:
-    """Lay the report out for people."""
+    """Return the report as a table for reading."""
     lines = [
         ("scene", report["scene"]),
         ("device", f"{report['device']}, {report['precision']}, batches of {report['batch_size']} tiles"),
@@ -226,7 +233,7 @@ def as_table(report: dict) -> str:
     ]
     if peaks := report.get("peak_memory_mib"):
         if None in peaks.values():
-            lines.append(("peak memory", "not measured: this system doesn't tell it"))
+            lines.append(("peak memory", "not measured: this system doesn't report it"))
         else:
             lines += [(f"peak memory, {side:,} pixels", f"{peak:,.0f} MiB") for side, peak in peaks.items()]
             small, large = peaks.values()

@@ -1,4 +1,4 @@
-"""The device to compute on, the precision it computes in fastest, and whether it can be compiled for."""
+"""Finding the device to compute on, its fastest precision, and whether it can run compiled code."""
 
 import logging
 import re
@@ -12,7 +12,11 @@ log = logging.getLogger(__name__)
 
 
 def find_device(requested: str) -> torch.device:
-    """Return the device for auto, cpu, cuda or cuda:N; DeviceError for other words or an absent device."""
+    """Return the device for auto, cpu, cuda or cuda:N.
+
+    Raises:
+        DeviceError: the device is unknown or not available.
+    """
     available = torch.cuda.is_available()
     if requested == "auto":
         return torch.device("cuda" if available else "cpu")
@@ -20,7 +24,7 @@ def find_device(requested: str) -> torch.device:
         return torch.device("cpu")
     cuda = re.fullmatch("cuda(?::([0-9]+))?", requested)
     if not cuda:
-        raise DeviceError(f"`device` {requested} is not a device known here: use auto, cpu, cuda or cuda:N.")
+        raise DeviceError(f"`device` {requested} is not a known device: use auto, cpu, cuda or cuda:N.")
     if not available:
         raise DeviceError(
             f"`device` {requested} was asked for, but PyTorch sees no CUDA device: check the driver and that "
@@ -39,7 +43,7 @@ def find_device(requested: str) -> torch.device:
 def find_precision(requested: str, device: torch.device) -> torch.dtype:
     """Return the precision for auto, float32, bfloat16 or float16.
 
-    Auto is half where the device is faster in it.
+    Auto is half precision where the device is faster in it.
     """
     if requested != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[requested]
@@ -51,13 +55,13 @@ def find_precision(requested: str, device: torch.device) -> torch.dtype:
 
 @cache
 def can_compile(device: torch.device) -> bool:
-    """Tell whether torch.compile works here, by trying: it takes a C++ compiler; warn if it does not."""
+    """Try whether torch.compile works here (it needs a C++ compiler), and warn if it does not."""
     try:
         torch.compile(lambda x: x + 1, dynamic=False)(torch.zeros(8, device=device))
-    except RuntimeError as error:  # every error of the compiler is one
+    except RuntimeError as error:  # the base of all of the compiler's errors
         log.warning(
-            "Nothing can be compiled here (that takes a C++ compiler such as g++): training goes on without, "
-            "somewhat slower."
+            "Networks can't be compiled here (that takes a C++ compiler such as g++): training continues "
+            "uncompiled, somewhat slower."
         )
         log.debug("Why compiling failed.", exc_info=error)
         return False

@@ -1,10 +1,11 @@
-"""A network so small that a test can train it in a second, under the name `tiny`."""
+"""Networks for tests: one so small that it trains in a second, under the name `tiny`; a card's network."""
 
 import pytest
 import torch
 from torch import nn
 
 from pipeline.model import network
+from pipeline.model.card import ModelCard
 
 
 class TinyNetwork(nn.Module):
@@ -31,3 +32,16 @@ def add_tiny_network(patch: pytest.MonkeyPatch | None = None) -> None:
         network.ARCHITECTURES["tiny"] = row
     else:
         patch.setitem(network.ARCHITECTURES, "tiny", row)
+
+
+def network_of(card: ModelCard) -> nn.Module:
+    """Return an untrained network that the card describes, always the same, in evaluation mode."""
+    torch.manual_seed(0)
+    return network.build_network(
+        card.architecture,
+        bands=len(card.bands),
+        classes=len(card.classes),
+        head=card.head,
+        stem=card.stem,
+        upsample=card.upsample,
+    ).eval()
