@@ -184,9 +184,7 @@ def eurosat_tiles(data: Path) -> np.ndarray:
 @click.command()
 @click.option("--size", default=2745, show_default=True, help="Side of the timed scene, in pixels.")
 @click.option("--full", is_flag=True, help="Time a whole Sentinel-2 scene: 10,980 pixels, minutes on a CPU.")
-@click.option(
-    "--rounds", default=3, show_default=True, help="How often to time each; the median is reported."
-)
+@click.option("--rounds", default=3, show_default=True, help="How often to time each; the median counts.")
 @click.option("--model", default="eurosat-rgb-resnet50", show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--compile", "compile_", default="auto", type=click.Choice(["auto", "always", "never"]))
@@ -197,7 +195,7 @@ def main(
 ) -> None:
     """Measure speed, memory and agreement.
 
-    Agreement is measured on EuroSAT's tiles, in the folder that the environment variable LANDCOVER_DATA names.
+    Agreement is measured on EuroSAT's tiles, in the folder that LANDCOVER_DATA names.
     """
     logging.getLogger("pipeline").setLevel(logging.ERROR)
     size, memory_sizes = (WHOLE_SCENE, MEMORY_SIZES_FULL) if full else (size, MEMORY_SIZES)
@@ -206,16 +204,14 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         scenes: dict[int, Path] = {}
 
-        def scene_with_side(side: int) -> Path:
+        def scene_of(side: int) -> Path:
             if side not in scenes:
                 scenes[side] = make_scene(Path(folder) / f"noise_{side}.tif", side)
             return scenes[side]
 
         if memory:
-            report["peak_memory_mib"] = {
-                n: peak_memory(scene_with_side(n), model, options) for n in memory_sizes
-            }
-        report |= measure_speed(scene_with_side(size), size, model, options, rounds)
+            report["peak_memory_mib"] = {n: peak_memory(scene_of(n), model, options) for n in memory_sizes}
+        report |= measure_speed(scene_of(size), size, model, options, rounds)
     if data := os.environ.get("LANDCOVER_DATA"):
         report["agreement_with_float32"] = measure_agreement(model, device, eurosat_tiles(Path(data)))
     click.echo(json.dumps(report, indent=2) if as_json else as_table(report))

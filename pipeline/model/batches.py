@@ -29,14 +29,20 @@ class Pending(Protocol):
 class BatchRunner(Protocol):
     """What an engine offers for the batches of one scene."""
 
-    batch_size: int
-    """Tiles in each batch."""
+    @property
+    def batch_size(self) -> int:
+        """Tiles in each batch."""
+        ...
 
-    concurrency: int
-    """How many batches are computed at a time."""
+    @property
+    def concurrency(self) -> int:
+        """How many batches are computed at a time."""
+        ...
 
-    precision: str
-    """The precision of the computation, such as float32."""
+    @property
+    def precision(self) -> str:
+        """The precision of the computation, such as float32."""
+        ...
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return memory for the tiles of a batch, from which the device reads fast."""
