@@ -167,10 +167,11 @@ def _load_predictor(bundle: "Bundle", setup: Setup, device: "torch.device") -> "
     import torch
 
     from pipeline.model.predictor import Predictor
+    from pipeline.model.weights import load_network
 
     if device.type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // (setup.workers or 1)))
-    return Predictor(bundle.load_network(), bundle.card, replace(setup.predictor, device=str(device)))
+    return Predictor(load_network(bundle), bundle.card, replace(setup.predictor, device=str(device)))
 
 
 @dataclass

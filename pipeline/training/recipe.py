@@ -290,7 +290,7 @@ def _yaml_hint(value: Any) -> str:
 def _check(recipe: Recipe) -> None:
     """Raise ValueError for a setting out of range."""
     for name, known in (
-        ("architecture", ARCHITECTURES),
+        ("architecture", tuple(ARCHITECTURES)),
         ("head", HEADS),
         ("stem", STEMS),
         ("optimizer", OPTIMIZERS),
