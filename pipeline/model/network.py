@@ -183,7 +183,7 @@ def _find_stem(architecture: str, stem: str) -> Callable[[nn.Module], None]:
     if stem not in stems:
         raise ModelError(
             f"The stem '{stem}' is not available for {architecture} (only {', '.join(stems)}): to keep more "
-            "resolution, set `upsample`."
+            "resolution, set 'upsample'."
         )
     return stems[stem]
 
