@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
 from pipeline.errors import DeviceError, ModelError
@@ -287,10 +287,31 @@ def _flips_and_rotations(tiles: Tensor) -> Iterator[Tensor]:
         yield from (view, view.flip(-1), view.flip(-2), view.flip(-2, -1))
 
 
+class _ThreadTracer(fx.Tracer):
+    """Traces the calls of its own thread.
+
+    While a network is traced, PyTorch sends every module call of the process to the tracer: those of another
+    thread, which is predicting with another network, have to pass.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Record a call of this thread; make any other."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+
 def _prepare_network(network: nn.Module, device: torch.device, precision: torch.dtype) -> nn.Module:
     """Return a copy that is fast: batch norms folded, in the device's layout and precision."""
     try:
-        network = fuse(network)
+        traced = fx.GraphModule(network, _ThreadTracer().trace(network))
+        network = fuse(traced, no_trace=True)
     except (torch.fx.proxy.TraceError, RuntimeError, TypeError) as error:
         log.info("The batch norms of this network are not folded, since its graph can't be traced: %s", error)
         network = copy.deepcopy(network)

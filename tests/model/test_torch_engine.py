@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -186,3 +187,24 @@ def test_the_record_says_what_a_scene_is_computed_with():
         "compiled": False,
     }
     assert engine.describe(torch_engine.COMPILE_MIN_TILES // 8, tta=True)["compiled"]
+
+
+def test_a_network_is_prepared_while_another_thread_predicts():
+    """Tracing diverts every module call of the process: those of other threads have to pass."""
+    predictor, network = float32_predictor(batch_size=4), small_network()
+    ((_, expected),) = predictor.predict(blocks_of(6), TRANSFORM, 6)
+    done = threading.Event()
+
+    def predict_until_done():
+        while not done.is_set():
+            ((_, probabilities),) = predictor.predict(blocks_of(6), TRANSFORM, 6)
+            np.testing.assert_array_equal(probabilities, expected)
+
+    with ThreadPoolExecutor(1) as pool:
+        predicting = pool.submit(predict_until_done)
+        try:
+            for _ in range(50):
+                Predictor(network, CARD, PredictorOptions("cpu", precision="float32"))
+        finally:
+            done.set()
+        predicting.result()
