@@ -283,7 +283,7 @@ class Worker:
             except LandcoverError as error:
                 # The device's memory may only be full for now, with what other programs hold.
                 reason, unexpected = str(error), isinstance(error, DeviceError)
-                log.error("%s", reason)
+                log.error("%s", reason)  # noqa: TRY400 - the sentence says it all
             except Exception as error:
                 kind = type(error).__name__
                 reason = f"Unexpected {kind} while {stage} (a bug of ours; the log shows where): {error}"

@@ -137,7 +137,6 @@ class TorchEngine:
             compiled = torch.compile(self._plain, dynamic=False, options=options)
             with torch.inference_mode():
                 compiled(values.contiguous(memory_format=torch.channels_last))
-            return compiled
         except RuntimeError as error:  # the base of all of the compiler's errors
             if self._compile == "always":
                 raise DeviceError(
@@ -148,6 +147,7 @@ class TorchEngine:
             log.debug("Why compiling failed.", exc_info=error)
             self._compile = "never"
             return None
+        return compiled
 
 
 @dataclass
