@@ -179,10 +179,20 @@ class Worker:
     """Takes scenes through their stages, a few at a time, each at another stage."""
 
     channel: Channel
+    """The connection to the batch."""
+
     card: "ModelCard"
+    """The model's card."""
+
     predictor: "Predictor | None"
+    """The model on its device; None if scenes are only looked at."""
+
     options: ClassifyOptions
+    """How each scene is classified."""
+
     logs: _SceneLogs
+    """Writes what is logged into the log of the scene that it is about."""
+
     _writing: threading.Lock = field(default_factory=threading.Lock)  # Matplotlib and some drivers need it
 
     def run(self) -> None:
