@@ -1,8 +1,8 @@
-"""What a batch of small scenes costs beside one large scene: `python benchmarks/batch.py`.
+"""The overhead of a batch of small scenes compared with one large scene: `python benchmarks/batch.py`.
 
-Tiles per second of `landcover batch` on many scenes of 1,000 x 1,000 pixels, against those on a single
-scene with as many tiles. Both are timed in turn, since machines are noisy, from when the workers have
-loaded the model until the last map is written.
+Measures the tiles per second of `landcover batch` on many scenes of 1,000 x 1,000 pixels and on a single
+scene with as many tiles, from when the workers have loaded the model until the last map is written. The two
+take turns, since machines are noisy.
 """
 
 import json
@@ -29,7 +29,7 @@ TILE = 64
 
 
 def make_scenes(folder: Path, count: int, size: int) -> tuple[Path, Path]:
-    """Write `count` scenes of one content, and one scene with as many tiles; returns their folders."""
+    """Write `count` copies of a scene, and one scene with as many tiles; returns their folders."""
     many, one = folder / "many", folder / "one"
     many.mkdir()
     one.mkdir()
@@ -42,7 +42,7 @@ def make_scenes(folder: Path, count: int, size: int) -> tuple[Path, Path]:
 
 
 def time_batch(scenes: Path, setup: Setup) -> float:
-    """Tiles per second from when the first worker is ready until all maps are written."""
+    """Return the tiles per second from when the first worker is ready until all maps are written."""
     tiles, started = 0, 0.0
     with tempfile.TemporaryDirectory() as output:
         found = find_scenes([str(scenes)], Path(output))
@@ -60,15 +60,13 @@ def time_batch(scenes: Path, setup: Setup) -> float:
 
 
 @click.command()
-@click.option("--scenes", default=200, show_default=True, help="How many small scenes.")
-@click.option("--size", default=1000, show_default=True, help="Their side, in pixels.")
-@click.option("--rounds", default=3, show_default=True, help="How often each is timed; the median counts.")
+@click.option("--scenes", default=200, show_default=True, help="Number of small scenes.")
+@click.option("--size", default=1000, show_default=True, help="Their width and height in pixels.")
+@click.option("--rounds", default=3, show_default=True, help="Times to measure each; the median counts.")
 @click.option("--model", default="eurosat-rgb-resnet50", show_default=True)
 @click.option("--device", default="auto", show_default=True)
-@click.option("--workers", type=int, help="As of `landcover batch`.")
-@click.option(
-    "--stated/--guessed", default=True, help="Whether level and offset are stated or found from values."
-)
+@click.option("--workers", type=int, help="As for `landcover batch`.")
+@click.option("--stated/--guessed", default=True, help="Whether level and offset are stated or detected.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
     scenes: int,
@@ -80,7 +78,7 @@ def main(
     stated: bool,
     as_json: bool,
 ) -> None:
-    """Measure what many small scenes cost beside one large scene."""
+    """Measure the overhead of many small scenes compared with one large scene."""
     meaning = SceneOptions(level="l1c", offset=0) if stated else SceneOptions()
     setup = Setup(model, ClassifyOptions(meaning, refresh=True), PredictorOptions(device), workers)
     alone, batch = [], []

@@ -3,7 +3,6 @@
 The batch itself opens no scene and loads no network: a scene can harm only the worker that has it.
 """
 
-import logging
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -23,8 +22,6 @@ from pipeline.batch.report import LOGS, Report, write_report
 from pipeline.batch.scheduler import Scheduler
 from pipeline.files import make_folder
 from pipeline.options import BatchOptions
-
-log = logging.getLogger(__name__)
 
 Progress = Ready | Tiles | Outcome
 

@@ -24,7 +24,7 @@ class _Assignment:
 
 
 class Scheduler:
-    """Keeps the queue of a batch; it is told what happens to workers and scenes, and says what to do next."""
+    """Keeps the queue of a batch: hears what happens to workers and scenes, and decides what comes next."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self._queue = deque(tasks)

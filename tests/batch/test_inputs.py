@@ -18,7 +18,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def found(*sources: object, output: str = "/nowhere") -> dict[str, str]:
-    """Return {path: folder/name} of what is found."""
+    """Return the scenes that are found, as {path: folder/name}."""
     scenes = find_scenes([str(source) for source in sources], Path(output))
     return {scene.path: f"{scene.folder.as_posix()}/{scene.name}" for scene in scenes}
 
@@ -39,7 +39,7 @@ def test_a_folder_is_searched_and_mirrored(tmp_path):
     }
 
 
-def test_what_is_no_scene_is_passed_over(tmp_path):
+def test_hidden_files_and_outputs_are_not_scenes(tmp_path):
     touch(tmp_path, "a.tif", "a_landcover.tif", "a_confidence.tif", "a_probabilities.tif")
     touch(tmp_path, ".a.12345678.part/a_landcover.tif", ".hidden.tif", "a.tif.ovr", "a.tif.msk", "a.png")
     touch(tmp_path, "maps/b.tif")
@@ -51,7 +51,7 @@ def test_maps_may_lie_among_the_scenes(tmp_path):
     assert found(tmp_path, output=str(tmp_path)) == {str(tmp_path / "a.tif"): "./a"}
 
 
-def test_a_product_is_one_scene_unpacked_or_zipped(tmp_path):
+def test_a_product_is_one_scene_whether_unpacked_or_zipped(tmp_path):
     product = "S2A_MSIL1C_20230601"
     touch(tmp_path, f"x/{product}.SAFE/MTD_MSIL1C.xml", f"x/{product}.SAFE/GRANULE/L1C/IMG_DATA/T_B02.jp2")
     touch(tmp_path, "y/renamed/MTD_MSIL2A.xml", "y/renamed/GRANULE/L2A/IMG_DATA/T_B02.jp2")
@@ -91,7 +91,7 @@ def test_scenes_that_would_write_the_same_files_get_a_folder_each(tmp_path, capl
         "b.tif": "./b",
     }
     places = below(tmp_path)
-    assert places["a.tif"].startswith("a.tif-")  # told apart even where case is not
+    assert places["a.tif"].startswith("a.tif-")  # separate even if the disk ignores case
     assert places["A.TIF"].startswith("A.TIF-")
     assert "a.jp2" in caplog.text
 
@@ -133,20 +133,20 @@ def test_a_signature_is_not_shown():
     assert shown("odd?name.tif") == "odd?name.tif"
 
 
-def test_links_in_a_circle_end(tmp_path):
+def test_circular_links_end(tmp_path):
     touch(tmp_path, "real/a.tif")
     (tmp_path / "real" / "loop").symlink_to(tmp_path)
     assert list(below(tmp_path)) == ["real/a.tif"]
 
 
-def test_a_mask_among_the_scenes_is_none(tmp_path):
+def test_a_mask_among_the_scenes_is_not_a_scene(tmp_path):
     touch(tmp_path, "a.tif", "mask.tif")
     (scene,) = find_scenes([str(tmp_path)], Path("/nowhere"), leave_out=[str(tmp_path / "mask.tif")])
     assert scene == SceneInput(str(tmp_path / "a.tif"), "a", Path())
 
 
 @pytest.mark.parametrize("source", ["absent", "absent/*.tif", "empty", "empty.txt"])
-def test_nothing_to_do_is_wrong_use(tmp_path, source):
+def test_finding_no_scene_is_a_usage_error(tmp_path, source):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").write_text("# nothing\n")
     with pytest.raises(UsageError, match=r"absent|empty"):

@@ -103,12 +103,12 @@ def test_workers_killed_at_any_moment_are_replaced(runner, many_scenes, tmp_path
 
 def test_suspending_the_whole_machine_causes_no_timeout(runner, many_scenes, tmp_path):
     scenes, uninterrupted, _ = many_scenes
-    batch = runner.start(scenes, "-o", tmp_path / "maps", "--timeout", "4")
+    batch = runner.start(scenes, "-o", tmp_path / "maps", "--timeout", "8")
     wait_for((tmp_path / "maps" / "x0" / "0_run.json").exists)
     processes = [*children(batch), psutil.Process(batch.pid)]
     for process in processes:
         process.suspend()
-    time.sleep(6)
+    time.sleep(9)  # longer than the timeout
     for process in processes:
         process.resume()
     assert batch.wait() == 0, batch.output

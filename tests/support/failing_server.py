@@ -1,4 +1,4 @@
-"""An HTTP server whose answers fail in ways that the address asks for."""
+"""An HTTP server whose answers fail in the way that the address names."""
 
 import http.server
 import re
@@ -38,7 +38,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.respond(body=True)
 
     def respond(self, body: bool) -> None:
-        behaviour, _, name = self.path.lstrip("/").partition("/")
+        behavior, _, name = self.path.lstrip("/").partition("/")
         self.server.requests.append(self.path)
         path = self.server.folder / name
         if not path.is_file():
@@ -48,13 +48,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             first, last = int(asked[1]), min(last, int(asked[2] or last))
         beyond_header = first > 0
-        if behaviour == "down" or (behaviour == "flaky" and self.server.requests.count(self.path) % 3):
+        if behavior == "down" or (behavior == "flaky" and self.server.requests.count(self.path) % 3):
             return self.fail(503)
-        if behaviour == "shaky":  # the first three answers break off
-            behaviour = "breaking" if self.server.requests.count(self.path) <= 3 else "fine"
-        if behaviour == "silent" and beyond_header:
+        if behavior == "shaky":  # the first three answers break off
+            behavior = "breaking" if self.server.requests.count(self.path) <= 3 else "fine"
+        if behavior == "silent" and beyond_header:
             time.sleep(60)
-        if behaviour == "slow":
+        if behavior == "slow":
             time.sleep(0.05)
         part = content[first : last + 1]
         self.send_response(206 if asked else 200)
@@ -64,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
         self.end_headers()
         if body:
-            breaks = behaviour == "breaking" and beyond_header
+            breaks = behavior == "breaking" and beyond_header
             self.wfile.write(part[: len(part) // 2] if breaks else part)
             self.close_connection = breaks
         return None

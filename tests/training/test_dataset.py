@@ -44,7 +44,7 @@ def test_named_tiles_come_in_the_order_asked_for(folder):
     assert tiles.labels.tolist() == [1, 0]
 
 
-def test_mixed_sizes_are_told_with_both(folder):
+def test_mixed_sizes_are_reported_with_both(folder):
     Image.new("RGB", (40, 32)).save(folder / "Forest" / "Forest_5.png")
     with pytest.raises(TrainingError, match=r"Forest_5\.png is 40x32 pixels; the first tile, .* is 32x32"):
         load_tiles(folder)
@@ -56,14 +56,14 @@ def test_tiles_must_be_square(folder):
         load_tiles(folder)
 
 
-def test_a_tile_that_is_named_and_not_there_is_told(folder, multispectral):
+def test_a_tile_that_is_named_and_not_there_is_reported(folder, multispectral):
     with pytest.raises(TrainingError, match=r"Field_99\.png does not exist"):
         load_tiles(folder, ["Field/Field_0.png", "Field/Field_99.png"])
     with pytest.raises(TrainingError, match=r"Field_99\.tif does not exist"):
         load_tiles(multispectral, ["Field/Field_99.tif"], skip_unreadable=True)
 
 
-def test_more_tiles_than_fit_into_memory_are_told(folder, monkeypatch):
+def test_more_tiles_than_fit_into_memory_are_reported(folder, monkeypatch):
     def full(*_):
         raise MemoryError
 
@@ -88,7 +88,7 @@ def test_unreadable_tiles_are_left_out_when_asked_for(folder, caplog):
     assert "2 of 30 tiles cannot be read and are left out" in caplog.text
 
 
-def test_a_class_that_loses_all_its_tiles_is_told(tmp_path):
+def test_a_class_that_loses_all_its_tiles_is_reported(tmp_path):
     folder = make_tiles(tmp_path / "tiles", 2)
     for path in (folder / "Forest").iterdir():
         path.write_bytes(b"not a picture")

@@ -132,13 +132,13 @@ def test_a_zip_that_is_there_is_unpacked(server, tmp_path):
     assert server.asked == []
 
 
-def test_a_download_goes_on_where_an_earlier_one_stopped(server, tmp_path):
+def test_a_download_resumes_where_an_earlier_one_stopped(server, tmp_path):
     (tmp_path / "Tiles.zip.part").write_bytes(server.data[:40_000])
     assert len(find_tiles(download(archive_of(server), tmp_path))) == 30
     assert server.asked == [40_000]
 
 
-def test_a_server_that_breaks_off_is_asked_for_the_rest(server, tmp_path):
+def test_a_closed_connection_is_resumed(server, tmp_path):
     server.break_after = [30_000, 0, 20_000, None]
     assert len(find_tiles(download(archive_of(server), tmp_path))) == 30
     assert server.asked == [0, 30_000, 30_000, 50_000]
@@ -150,9 +150,9 @@ def test_a_server_that_knows_no_ranges_sends_it_all_again(server, tmp_path):
     assert len(find_tiles(download(archive_of(server), tmp_path))) == 30
 
 
-def test_a_server_that_breaks_off_for_good_leaves_what_came(server, tmp_path):
+def test_a_server_that_keeps_closing_leaves_what_came(server, tmp_path):
     server.break_after = [30_000] + [0] * 20
-    with pytest.raises(TrainingError, match=r"cannot be fetched \(.*\): .* give the same command again"):
+    with pytest.raises(TrainingError, match=r"cannot be fetched \(.*\): .* run the same command again"):
         download(archive_of(server), tmp_path)
     assert names_in(tmp_path) == ["Tiles.zip.part"]
     assert (tmp_path / "Tiles.zip.part").stat().st_size == 30_000
@@ -177,7 +177,7 @@ def test_of_torchruns_processes_only_the_first_fetches(server, tmp_path, monkeyp
 
 def test_a_wrong_checksum_leaves_nothing_that_would_be_trusted(server, tmp_path):
     wanted = archive_of(server, server.data[::-1])
-    with pytest.raises(TrainingError, match=rf"its MD5 is [0-9a-f]+, not {wanted.md5}\) and is removed"):
+    with pytest.raises(TrainingError, match=rf"its MD5 is [0-9a-f]+, not {wanted.md5}\) and was removed"):
         download(wanted, tmp_path)
     assert names_in(tmp_path) == []
 
@@ -189,14 +189,14 @@ def test_a_file_of_another_size_is_not_even_fetched(server, tmp_path):
     assert names_in(tmp_path) == []
 
 
-def test_an_answer_of_the_server_is_passed_on(server, tmp_path):
+def test_the_servers_error_is_reported(server, tmp_path):
     server.status = 404
     with pytest.raises(TrainingError, match=r"the server answers 404, Not Found"):
         download(archive_of(server), tmp_path)
     assert server.asked == [0]
 
 
-def test_without_network_the_way_around_is_told(server, tmp_path):
+def test_without_network_the_remedy_is_named(server, tmp_path):
     nobody = Archive("http://127.0.0.1:9/Tiles.zip", "0" * 32, 1000)
     with pytest.raises(TrainingError, match=r"\(Connection refused\): .* elsewhere and name its folder with"):
         download(nobody, tmp_path)
@@ -206,7 +206,7 @@ def test_without_network_the_way_around_is_told(server, tmp_path):
 
 
 @pytest.mark.parametrize("free", [[10_000], [10**9, 10_000]], ids=["for the zip", "for its tiles"])
-def test_too_little_space_is_told_before_it_is_filled(server, tmp_path, monkeypatch, free):
+def test_too_little_space_is_reported_before_it_is_filled(server, tmp_path, monkeypatch, free):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free.pop(0)))
     with pytest.raises(OutputError, match=r"0\.00 GB free and 0\.00 GB are needed: free some space or name"):
@@ -234,7 +234,7 @@ def test_an_interrupted_unpacking_leaves_no_half_folder(server, tmp_path, monkey
     assert server.asked == [0]
 
 
-def test_a_folder_that_cannot_be_made_is_told(server, tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file/data cannot be written to .*with `data`"):
         download(archive_of(server), tmp_path / "file" / "data")
@@ -298,7 +298,7 @@ def test_a_folder_of_scenes_is_not_taken_for_tiles(server, tmp_path):
     assert len(find_tiles(target)) == 30
 
 
-def test_what_multispectral_tiles_take_is_told_before_two_gigabytes_are_fetched(tmp_path, monkeypatch):
+def test_what_multispectral_tiles_take_is_reported_before_two_gigabytes_are_fetched(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with pytest.raises(TrainingError, match=r"multispectral, and rasterio, .* not installed"):
         download(module.EUROSAT_MS, tmp_path / "data")

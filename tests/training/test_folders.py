@@ -30,7 +30,7 @@ def test_tiles_are_found_by_class_in_order(folder):
     assert class_counts(names) == dict.fromkeys(COLORS, 10)
 
 
-def test_a_folder_around_the_class_folders_is_seen_through(tmp_path):
+def test_folders_around_the_class_folders_are_ignored(tmp_path):
     inner = make_tiles(tmp_path / "data/ds/images/remote_sensing/otherDatasets/sentinel_2/tif", 1)
     (tmp_path / "data" / "archive.zip").write_bytes(b"")
     (tmp_path / "data" / "notes").mkdir()
@@ -62,7 +62,7 @@ def test_pictures_beside_the_folder_of_class_folders_are_explained(folder):
         find_tiles(folder.parent)
 
 
-def test_a_folder_without_class_folders_is_told(tmp_path, folder):
+def test_a_folder_without_class_folders_is_reported(tmp_path, folder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingError, match="empty holds no class folders"):
         find_tiles(tmp_path / "empty")

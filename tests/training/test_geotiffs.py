@@ -102,7 +102,7 @@ def test_as_many_nameless_bands_as_wanted_come_as_they_are(tmp_path):
         (3, ("B01", "B01", "?"), r"a\.tif has more than one band B01: its 3 bands are B01, B01, unnamed"),
     ],
 )
-def test_bands_that_cannot_be_told_are_refused(tmp_path, bands, descriptions, message):
+def test_bands_that_cannot_be_identified_are_refused(tmp_path, bands, descriptions, message):
     write_tile(tmp_path / "Field" / "a.tif", numbers(bands), descriptions)
     with pytest.raises(TrainingError, match=message):
         load_tiles(tmp_path, bands=L2A_BANDS)

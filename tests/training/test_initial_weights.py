@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18
 
 from pipeline.errors import ModelError, TrainingError
-from pipeline.model.bundle import list_bundles, load_bundle, save_bundle
+from pipeline.model.bundle import list_bundles, load_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network, head_of
+from pipeline.model.weights import load_network, save_bundle
 from pipeline.training.dataset import TileSet
 from pipeline.training.describe import find_standards
 from pipeline.training.distributed import Team
@@ -68,7 +69,7 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a, b, rtol=2e-3, atol=1e-4)  # bundles are in half precision
 
 
-def test_nothing_is_nothing():
+def test_random_weights_are_none():
     assert find_initial_weights(RECIPE) is None
 
 
@@ -144,13 +145,15 @@ def test_a_file_for_bands_that_nothing_names_is_refused(tmp_path):
     started(str(path), replace(CARD, bands=("B02", "B03", "B04", "B08", "B11")))  # as many: as they come
 
 
-def test_what_cannot_be_used_is_told(source, tmp_path):
+def test_what_cannot_be_used_is_reported(source, tmp_path):
     _, path = source
     with pytest.raises(TrainingError, match=r"absent\.safetensors do not exist: put the file there"):
         started(str(tmp_path / "absent.safetensors"), CARD)
     (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
     with pytest.raises(TrainingError, match=r"damaged\.safetensors cannot be read"):
         started(str(tmp_path / "damaged.safetensors"), CARD)
+    with pytest.raises(TrainingError, match="No ImageNet weights are known for tiny"):
+        started("imagenet", CARD)
     with pytest.raises(ModelError, match="No model 'eurosat-nothing'"):
         started("eurosat-nothing", CARD)
     with pytest.raises(ModelError, match="another architecture"):
@@ -170,7 +173,7 @@ def test_imagenets_weights_are_fetched_by_torchvision(monkeypatch):
 @pytest.mark.parametrize(
     "error", [URLError("Name or service not known"), RuntimeError("invalid hash value")], ids=str
 )
-def test_without_a_network_the_way_out_is_told(monkeypatch, error):
+def test_without_a_network_the_remedy_is_named(monkeypatch, error):
     def fail(url, **options):
         raise error
 
@@ -196,5 +199,5 @@ def test_the_models_that_ship_can_be_trained_further(name):
     shipped = load_bundle(name)
     recipe = replace(RECIPE, architecture=shipped.card.architecture, initial_weights=name)
     run = start_run(recipe, shipped.card, find_initial_weights(recipe), Team(torch.device("cpu")))
-    expected = shipped.load_network().state_dict()
+    expected = load_network(shipped).state_dict()
     assert all(torch.equal(tensor.cpu(), expected[key]) for key, tensor in run.network.state_dict().items())

@@ -61,7 +61,7 @@ def test_the_channels_of_pictures_go_by_name_too(folder):
     assert np.array_equal(blue_first.images, as_they_are.images.flip(1))
 
 
-def test_pictures_have_no_other_bands_than_their_colours(folder):
+def test_pictures_have_no_other_bands_than_their_colors(folder):
     with pytest.raises(TrainingError, match=r"Field_0\.png is a picture .* but B08, B04 are wanted"):
         load_tiles(folder, bands=("B08", "B04"))
 
@@ -82,7 +82,7 @@ def test_a_picture_of_more_than_8_bits_is_refused(folder):
         load_tiles(folder)
 
 
-def test_a_picture_of_16_bits_a_colour_is_refused(tmp_path):
+def test_a_picture_of_16_bits_a_color_is_refused(tmp_path):
     """Pillow would give the upper 8 of them: of digital numbers next to nothing."""
     folder = make_tiles(tmp_path / "tiles", 4)
     numbers = np.full((3, 32, 32), 1500, np.uint16)

@@ -41,7 +41,7 @@ def test_every_recipe_that_ships_says_what_eurosats_pixels_are(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_recipes_that_ship_need_no_file_of_anyones(path):
+def test_recipes_that_ship_need_no_other_files(path):
     recipe = load_recipe(path)
     assert recipe.initial_weights in (None, "imagenet", *list_bundles())
     assert recipe.teacher in (None, *list_bundles())
@@ -180,6 +180,6 @@ def test_a_mistake_is_named(write, text, message):
     assert "recipe.yaml" in str(caught.value)
 
 
-def test_a_recipe_that_is_not_there_is_told(tmp_path):
+def test_a_recipe_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(UsageError, match=r"absent\.yaml cannot be read: No such file"):
         load_recipe(tmp_path / "absent.yaml")

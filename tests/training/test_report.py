@@ -63,7 +63,7 @@ def test_tiles_read_once_are_evaluated_and_reported_into_a_new_folder(tmp_path):
     assert json.loads((tmp_path / "new" / "report" / "report.json").read_text())["accuracy"] == 1
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="report cannot be written"):
         write_report(tmp_path / "file" / "report", None, *made_up(5, 1), CARD)

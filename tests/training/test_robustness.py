@@ -14,6 +14,7 @@ from pipeline.errors import TrainingError
 from pipeline.model.bundle import list_bundles, load_bundle
 from pipeline.model.classes import number_classes
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 from pipeline.training.dataset import TileSet
 from pipeline.training.evaluate import evaluate_with
@@ -124,13 +125,13 @@ def test_raw_tiles_are_compared_with_those_of_their_name(tiles):
     assert condition.same_class == condition.accuracy == 1
 
 
-def test_pictures_are_no_raw_tiles(tiles):
+def test_pictures_are_refused_as_raw_tiles(tiles):
     predictor = on_cpu(Sharpness())
     with pytest.raises(TrainingError, match="raw tiles hold 8 bits"):
         measure_robustness(predictor, tiles, evaluate_with(predictor, tiles), tiles)
 
 
-def test_raw_tiles_of_other_names_are_told(tiles):
+def test_raw_tiles_of_other_names_are_reported(tiles):
     predictor = on_cpu(Sharpness())
     raw = replace(raw_of(tiles, ("Dark/3.tif",)), names=("Dark/99.tif",))
     with pytest.raises(TrainingError, match="None of the raw tiles"):
@@ -151,7 +152,7 @@ def test_a_model_that_is_sure_of_clouds_is_found_out(tiles):
 def test_the_same_ground_as_l1c_and_as_l2a_gives_the_same_map(name, scenes, tmp_path):
     """The L2A twin is made from the L1C bands, in the air that the pipeline assumes and in a hazy one."""
     bundle = load_bundle(name)
-    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device="cpu"))
+    predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions(device="cpu"))
     l1c = classes_of(scenes, tmp_path / "l1c", predictor, SceneOptions())
     for depth in (0.1, 0.25):
         twin = write_l2a_twin(scenes, tmp_path / f"twin_{depth}.tif", bundle.card.bands, depth)

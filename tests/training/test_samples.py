@@ -23,7 +23,7 @@ def test_the_most_confident_mistakes_come_first_and_apart_from_what_is_right():
     assert [sample.true for sample in right[:6]] == [*CLASSES, *CLASSES]
 
 
-def test_multispectral_tiles_are_shown_in_natural_colours():
+def test_multispectral_tiles_are_shown_in_natural_colors():
     evaluation, tiles = made_up(3, wrong=0)
     images = torch.zeros((3, 4, 32, 32), dtype=torch.int16)
     images[:, 2], images[:, 0] = 2750, 5000  # B04 at white, B02 beyond
@@ -32,7 +32,7 @@ def test_multispectral_tiles_are_shown_in_natural_colours():
     assert samples[0].picture[0, 0].tolist() == [255, 1, 255]
 
 
-def test_tiles_without_colours_are_grey():
+def test_tiles_without_colors_are_grey():
     evaluation, tiles = made_up(3, wrong=0)
     tiles = replace(tiles, images=tiles.images[:, :2], bands=("B08", "B11"))
     (samples,) = choose_samples(evaluation, tiles).values()

@@ -105,7 +105,7 @@ def test_geotiffs_without_a_crs_have_no_location(tmp_path):
         split_tiles(tmp_path, validation_share=0.2, seed=0, method="location")
 
 
-def test_an_unreadable_tile_is_left_to_whoever_loads_it(tmp_path):
+def test_an_unreadable_tile_is_left_for_loading_to_report(tmp_path):
     folder = make_multispectral(tmp_path, 10, size=8, bands=1)
     (folder / "Field" / "Field_3.tif").write_bytes(b"broken")
     split = split_tiles(folder, validation_share=0.2, seed=0, method="location")

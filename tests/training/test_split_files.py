@@ -43,7 +43,7 @@ def test_one_split_file_alone_is_refused(folder):
         (["Field/Field_0.png", "Field/Field_0.png"], "names a tile twice"),
     ],
 )
-def test_odd_split_files_are_told(folder, lines, message):
+def test_odd_split_files_are_reported(folder, lines, message):
     write_split(folder, lines, ["Field/Field_1.png"])
     with pytest.raises(TrainingError, match=message):
         split_tiles(folder, validation_share=0.2, seed=0)

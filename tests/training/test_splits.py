@@ -140,6 +140,6 @@ def test_a_known_split_of_other_tiles_is_none(folder):
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 3.0])
-def test_a_share_that_is_none_is_refused(folder, share):
+def test_a_share_out_of_range_is_refused(folder, share):
     with pytest.raises(TrainingError, match="validation_share must lie between 0 and 1"):
         split_tiles(folder, validation_share=share, seed=0)

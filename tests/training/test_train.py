@@ -1,8 +1,6 @@
-"""Training: that it learns, keeps the best model, says what it did, and refuses what cannot work."""
+"""Training: that it learns, with every option, and says what it did."""
 
-import csv
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -16,13 +14,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import pipeline.training.run as running
-import pipeline.training.setup as preparing
 import pipeline.training.train as loop
 import pipeline.training.validate as validating
-from pipeline.errors import ModelError, OutputError, TrainingError, UsageError
+from pipeline.errors import TrainingError, UsageError
 from pipeline.model.bundle import load_bundle
+from pipeline.model.weights import load_network
 from pipeline.options import TrainOptions
-from pipeline.training.augment import AugmentOptions
 from pipeline.training.evaluate import evaluate_bundle
 from pipeline.training.recipe import Recipe, Stage, load_recipe
 from pipeline.training.report import write_report
@@ -30,32 +27,25 @@ from pipeline.training.train import train
 from pipeline.values import Scaling
 from tests.support.networks import add_tiny_network
 from tests.support.tiles import COLORS, make_multispectral, make_tiles, write_split
+from tests.support.training import ONE_EPOCH, RECIPE, history_of
 
 ROOT = Path(__file__).parents[2]
-
-RECIPE = Recipe(
-    name="tiny",
-    architecture="tiny",
-    stages=(Stage(1, 24), Stage(2, 32)),
-    dropout=0.1,  # draws from the global random numbers, which a resumed run must find as they were
-    optimizer="adamw",
-    learning_rate=0.01,
-    warmup_epochs=1,
-    batch_size=16,
-    ema_decay=0.8,
-    validation_share=0.25,
-    precision="float32",
-    level="l2a",
-    gsd=2.5,
-    scaling=Scaling((0.0, 0.4), (0.0, 200.0)),
-    license="CC-BY-4.0",
-)
-ONE_EPOCH = {"stages": (Stage(1, 32),), "warmup_epochs": 0}
+WITHOUT_COMPILER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from pipeline.training.train import train
+from tests.support.networks import add_tiny_network
+from tests.support.training import ONE_EPOCH, RECIPE
+add_tiny_network()
+recipe = replace(RECIPE, compile=True, teacher=sys.argv[2], **ONE_EPOCH)
+train(Path(sys.argv[1]), recipe, Path(sys.argv[3]))
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny():
-    """An epoch here is of five steps, fewer than there are between two averagings of a true run."""
+    """Use the tiny network, and average at each of an epoch's five steps."""
     with pytest.MonkeyPatch.context() as patch:
         add_tiny_network(patch)
         patch.setattr(running, "EMA_EVERY", 1)
@@ -81,9 +71,22 @@ def no_plots(trained, monkeypatch):
     monkeypatch.setattr(validating, "write_report", lambda *arguments: None)
 
 
-def history_of(output: Path) -> list[dict[str, str]]:
-    with (output / "history.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
+def extract(data: Path, archives: str, folder: Path, per_class: int) -> list[str]:
+    """Unpack the first tiles of each class; returns their Class/file names."""
+    names: list[str] = []
+    taken: dict[str, int] = {}
+    for archive in sorted((data / "eurosat").glob(archives)):
+        with zipfile.ZipFile(archive) as stream:
+            for member in sorted(stream.namelist()):
+                if not member.endswith(".jpg"):
+                    continue
+                class_name, file_name = member.split("/")[-2:]
+                if taken.get(class_name, 0) < per_class:
+                    taken[class_name] = taken.get(class_name, 0) + 1
+                    (folder / class_name).mkdir(parents=True, exist_ok=True)
+                    (folder / class_name / file_name).write_bytes(stream.read(member))
+                    names.append(f"{class_name}/{file_name}")
+    return names
 
 
 def test_it_learns(tiles, trained):
@@ -125,9 +128,6 @@ def test_history_has_a_row_an_epoch(trained):
     assert float(rows[-1]["learning_rate"]) == 0
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
     assert all(float(row["validation_accuracy"]) > 0 for row in rows)
-
-
-# What a recipe may ask for
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ def test_the_seed_recipe_runs_end_to_end(tmp_path, monkeypatch):
 
 def test_a_frozen_stage_leaves_the_backbone_as_it_was(tiles, tmp_path):
     recipe = replace(RECIPE, stages=(Stage(1, 32, freeze=True),), head="mlp", warmup_epochs=0)
-    first = train(tiles, recipe, tmp_path / "one").load_network().state_dict()
+    first = load_network(train(tiles, recipe, tmp_path / "one")).state_dict()
     recipe = replace(recipe, stages=(Stage(2, 32, freeze=True),))
-    second = train(tiles, recipe, tmp_path / "two").load_network().state_dict()
+    second = load_network(train(tiles, recipe, tmp_path / "two")).state_dict()
     changed = {name for name in first if not torch.equal(first[name], second[name])}
     assert changed == {"fc.0.weight", "fc.0.bias", "fc.3.weight", "fc.3.bias"}  # no batch-norm statistics
 
@@ -218,7 +218,7 @@ def test_a_student_learns_from_its_teacher_what_the_labels_do_not_say(tiles, tra
     assert student.card.training["recipe"]["teacher"] == "trained"  # its name, not where it lies here
 
 
-def test_training_goes_on_from_a_bundle_head_and_all(tiles, trained, tmp_path):
+def test_training_starts_from_a_bundle_head_included(tiles, trained, tmp_path):
     recipe = replace(RECIPE, initial_weights=str(trained), learning_rate=1e-9, **ONE_EPOCH)
     card = train(tiles, recipe, tmp_path).card
     before = load_bundle(trained).card
@@ -231,7 +231,7 @@ def test_training_goes_on_from_a_bundle_head_and_all(tiles, trained, tmp_path):
         assert (tmp_path / name).read_text() == (trained / name).read_text()
 
 
-def test_tiles_that_the_initial_weights_know_are_no_silent_validation(tiles, trained, tmp_path, caplog):
+def test_validating_on_tiles_that_the_initial_weights_know_is_warned_of(tiles, trained, tmp_path, caplog):
     recipe = replace(RECIPE, initial_weights=str(trained), seed=5, **ONE_EPOCH)
     train(tiles, recipe, tmp_path, TrainOptions(split="random"))
     assert "accuracy will look better than it is" in caplog.text
@@ -260,143 +260,6 @@ def test_a_cached_teacher_says_the_same_about_tiles_that_are_not_varied(tiles, t
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-# Tiles to report on
-
-
-@pytest.fixture
-def three_parts(tiles):
-    """Put split files into the folder of tiles: 30 of each class train, 5 choose, 5 are reported on."""
-    parts = [
-        [f"{name}/{name}_{i}.png" for name in COLORS for i in some]
-        for some in (range(30), range(30, 35), range(35, 40))
-    ]
-    write_split(tiles, *parts)
-    yield parts
-    for path in tiles.glob("split-*.txt"):
-        path.unlink()
-
-
-def test_the_card_states_the_figures_on_the_report_tiles(tiles, tmp_path, three_parts):
-    bundle = train(tiles, RECIPE, tmp_path)
-    _, validation, report = three_parts
-    metrics = bundle.card.metrics
-    assert metrics["split"] == "report"
-    assert metrics.items() >= evaluate_bundle(bundle, tiles, report).summary().items()
-    chosen_by = evaluate_bundle(bundle, tiles, validation)
-    assert metrics["choose"] == {"tiles": 15, "accuracy": round(chosen_by.accuracy, 5)}
-    best = max(float(row["validation_accuracy"]) for row in history_of(tmp_path))
-    assert chosen_by.accuracy == pytest.approx(best, abs=0.1)  # the epoch was chosen by the other tiles
-    assert (tmp_path / "split-report.txt").read_text().split() == report
-
-
-def test_the_report_tiles_change_nothing_but_the_figures(tiles, tmp_path, three_parts):
-    with_report = train(tiles, RECIPE, tmp_path / "with").card
-    (tiles / "split-report.txt").unlink()
-    without = train(tiles, RECIPE, tmp_path / "without").card
-    assert (with_report.digest, with_report.temperature) == (without.digest, without.temperature)
-    assert without.metrics["split"] == "validation"
-    assert "choose" not in without.metrics
-    assert not (tmp_path / "without" / "split-report.txt").exists()
-
-
-def test_the_report_tiles_are_kept_by_what_builds_on_the_model(tiles, tmp_path, three_parts, caplog):
-    train(tiles, RECIPE, tmp_path / "first")
-    for path in tiles.glob("split-*.txt"):
-        path.unlink()
-    recipe = replace(RECIPE, initial_weights=str(tmp_path / "first"), **ONE_EPOCH)
-    assert train(tiles, recipe, tmp_path / "second").card.metrics["split"] == "report"
-    assert (tmp_path / "second" / "split-report.txt").read_text().split() == three_parts[2]
-    assert "look better" not in caplog.text
-
-
-def test_report_tiles_that_the_initial_weights_know_are_warned_of(tiles, tmp_path, three_parts, caplog):
-    train(tiles, RECIPE, tmp_path / "first")
-    training, validation, report = three_parts
-    write_split(tiles, [*training[1:], *report], validation, training[:1])
-    train(tiles, replace(RECIPE, initial_weights=str(tmp_path / "first"), **ONE_EPOCH), tmp_path / "second")
-    assert "trained on or chosen by 1 of the 1 tiles to report on" in caplog.text
-
-
-def test_other_report_tiles_are_other_tiles_to_resume_with(tiles, tmp_path, three_parts):
-    train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path)
-    write_split(tiles, *three_parts[:2], three_parts[2][1:])
-    with pytest.raises(TrainingError, match="started with other tiles"):
-        train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path, TrainOptions(resume=True))
-    (tiles / "split-report.txt").unlink()
-    with pytest.raises(TrainingError, match="started with other tiles"):
-        train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path, TrainOptions(resume=True))
-
-
-# The best epoch, and when to stop
-
-
-@pytest.fixture
-def validations(monkeypatch):
-    """Return a function that makes validation say the accuracies and losses given, one after the other.
-
-    It returns the list of the weights that were kept.
-    """
-
-    def say(*scores: tuple[float, float]) -> list[dict[str, torch.Tensor]]:
-        said, kept = iter(scores), []
-        save, measure = validating.save_bundle, validating.evaluate_with
-
-        class Said:
-            def __init__(self, evaluation):
-                self.accuracy, self.cross_entropy = next(said)
-                self.probabilities, self.labels = evaluation.probabilities, evaluation.labels
-                self.summary = evaluation.summary
-
-        def remember(network, card, path):
-            kept.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-            return save(network, card, path)
-
-        monkeypatch.setattr(validating, "evaluate_with", lambda *arguments: Said(measure(*arguments)))
-        monkeypatch.setattr(validating, "save_bundle", remember)
-        return kept
-
-    return say
-
-
-@pytest.mark.parametrize(
-    ("scores", "best"),
-    [
-        ([(0.5, 1.0), (0.9, 1.0), (0.9, 1.0)], 2),  # of equals the first
-        ([(0.5, 1.0), (0.9, 1.0), (0.9, 0.9)], 3),  # of equally right ones the surer
-        ([(0.9, 1.0), (0.8, 0.1), (0.7, 0.1)], 1),
-        ([(0.0, 1.0), (0.0, 2.0), (0.0, 2.0)], 1),  # even one that is always wrong
-    ],
-)
-def test_the_best_epoch_is_kept(tiles, tmp_path, validations, scores, best):
-    kept = validations(*scores)
-    bundle = train(tiles, RECIPE, tmp_path)
-    assert bundle.card.training["best_epoch"] == best
-    weights = load_file(tmp_path / "model.safetensors")
-    assert torch.equal(weights["conv1.weight"], kept[-1]["conv1.weight"].half())
-
-
-def test_patience_ends_a_run_that_gets_no_better(tiles, tmp_path, validations):
-    validations((0.5, 1.0), (0.6, 1.0), (0.6, 1.0), (0.5, 0.9))
-    bundle = train(tiles, replace(RECIPE, stages=(Stage(9, 24),), patience=2), tmp_path)
-    assert len(history_of(tmp_path)) == 4
-    assert bundle.card.training["best_epoch"] == 2
-
-
-def test_patience_waits_for_the_stage_that_unfreezes(tiles, tmp_path, validations):
-    validations((0.5, 1.0), (0.5, 1.0), (0.5, 1.0), (0.6, 1.0), (0.6, 1.0))
-    stages = (Stage(3, 24, freeze=True), Stage(9, 24))
-    train(tiles, replace(RECIPE, stages=stages, patience=1), tmp_path)
-    assert len(history_of(tmp_path)) == 5
-
-
-def test_validation_every_few_epochs_leaves_gaps_but_ends_with_one(tiles, tmp_path):
-    train(tiles, replace(RECIPE, stages=(Stage(3, 24),), evaluate_every=2), tmp_path)
-    assert [bool(row["validation_accuracy"]) for row in history_of(tmp_path)] == [False, True, True]
-
-
-# TensorBoard
-
-
 def test_tensorboard_shows_the_history(tiles, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     train(tiles, RECIPE, tmp_path, TrainOptions(tensorboard=True))
@@ -406,73 +269,12 @@ def test_tensorboard_shows_the_history(tiles, tmp_path):
         assert [(int(row["epoch"]), float(row[column])) for row in history_of(tmp_path)] == points
 
 
-def test_tensorboard_that_is_not_installed_is_told_before_training(tiles, tmp_path, monkeypatch):
+def test_tensorboard_that_is_not_installed_is_reported_before_training(tiles, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(UsageError, match="`tensorboard` needs the package tensorboard"):
         train(tiles, RECIPE, tmp_path / "run", TrainOptions(tensorboard=True))
     assert not (tmp_path / "run").exists()
-
-
-# What cannot work
-
-
-def test_an_unreadable_tile_is_named_or_left_out_of_the_split(tmp_path):
-    tiles = make_tiles(tmp_path / "tiles", per_class=40)
-    (tiles / "Water" / "Water_7.png").write_bytes(b"no picture")
-    with pytest.raises(TrainingError, match=r"Water_7\.png cannot be read"):
-        train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path / "run")
-    train(tiles, replace(RECIPE, **ONE_EPOCH), tmp_path / "run", TrainOptions(skip_unreadable=True))
-    split = (tmp_path / "run" / "split-train.txt").read_text() + (
-        tmp_path / "run" / "split-val.txt"
-    ).read_text()
-    assert len(split.split()) == 119
-    assert "Water_7.png" not in split
-
-
-def test_a_class_missing_from_validation_is_named(tmp_path):
-    tiles = make_tiles(tmp_path / "tiles", 10)
-    names = sorted(str(path.relative_to(tiles)) for path in tiles.glob("*/*.png"))
-    validation = [name for name in names if name.endswith("_1.png") and not name.startswith("Water")]
-    write_split(tiles, [name for name in names if name not in validation], validation)
-    with pytest.raises(TrainingError, match="class 'Water' is in only one of training and validation"):
-        train(tiles, RECIPE, tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 100}, "90 training tiles do not fill a batch of 100"),
-        ({"bands": ("B04", "B03", "B02", "B08")}, "B04, B03, B02, B08 are wanted"),
-        ({"stages": (Stage(2, 64),)}, "a stage at 64 pixels; the tiles are 32 pixels wide"),
-        ({"augment": AugmentOptions(max_shift=32)}, "max_shift must be less than the tiles' width, 32"),
-    ],
-)
-def test_a_recipe_that_the_tiles_do_not_suit_is_told(tiles, tmp_path, changes, message):
-    with pytest.raises(TrainingError, match=message):
-        train(tiles, replace(RECIPE, **changes), tmp_path)
-
-
-def test_a_band_that_says_nothing_is_named(tmp_path):
-    tiles = make_multispectral(tmp_path / "tiles", per_class=24)
-    recipe = replace(RECIPE, bands=("B02", "B03", "B12"), scaling=Scaling((0, 1), (0, 10_000)))
-    with pytest.raises(TrainingError, match="band B12 is 10000 everywhere in the training tiles"):
-        train(tiles, recipe, tmp_path / "run")
-
-
-def test_one_class_alone_is_refused(tmp_path):
-    tiles = make_tiles(tmp_path / "tiles", 40, colors={"Forest": (50, 110, 60)})
-    with pytest.raises(TrainingError, match="There are 1 classes"):
-        train(tiles, RECIPE, tmp_path / "run")
-
-
-def test_values_scaled_to_small_ones_are_standardised(tmp_path):
-    """A band may vary by half a thousandth of its scale; to three decimals that would be nothing."""
-    tiles = make_multispectral(tmp_path / "tiles", per_class=24)
-    recipe = replace(RECIPE, bands=("B02", "B03", "B04"), scaling=Scaling((0, 20), (0, 1)), **ONE_EPOCH)
-    card = train(tiles, recipe, tmp_path / "run").card
-    assert card.mean == pytest.approx((0.0055, 0.0105, 0.0155), abs=3e-4)
-    assert all(0 < std < 1e-3 for std in card.std)
 
 
 def test_too_little_memory_names_what_to_lower(tiles, tmp_path, monkeypatch):
@@ -484,25 +286,7 @@ def test_too_little_memory_names_what_to_lower(tiles, tmp_path, monkeypatch):
         train(tiles, RECIPE, tmp_path)
 
 
-def test_a_teacher_that_is_none_is_told_before_tiles_are_read(tiles, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparing, "load_tiles", None)
-    with pytest.raises(ModelError, match="No model 'techer'"):
-        train(tiles, replace(RECIPE, teacher="techer"), tmp_path)
-
-
-WITHOUT_COMPILER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests/training")
-from dataclasses import replace
-import test_train
-test_train.add_tiny_network()
-recipe = replace(test_train.RECIPE, compile=True, teacher=sys.argv[2], **test_train.ONE_EPOCH)
-test_train.loop.train(Path(sys.argv[1]), recipe, Path(sys.argv[3]))
-"""
-
-
-def test_without_a_compiler_training_goes_on_uncompiled(tiles, trained, tmp_path):
+def test_without_a_compiler_training_runs_uncompiled(tiles, trained, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_COMPILER, str(tiles), str(trained), str(tmp_path / "run")],
         cwd=ROOT,
@@ -511,26 +295,14 @@ def test_without_a_compiler_training_goes_on_uncompiled(tiles, trained, tmp_path
         env={**os.environ, "CXX": "/nowhere/g++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Nothing can be compiled here") == 1
+    assert done.stderr.count("Networks can't be compiled here") == 1
     assert load_bundle(tmp_path / "run").card.metrics["accuracy"] > 0.5
 
 
-def test_a_loss_that_leaves_all_bounds_stops_the_run(tiles, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run(tiles, tmp_path):
     recipe = replace(RECIPE, optimizer="sgd", learning_rate=1e30, warmup_epochs=0)
     with pytest.raises(TrainingError, match="lower the learning rate"):
         train(tiles, recipe, tmp_path)
-
-
-def test_averaging_over_more_steps_than_there_are_warns(tiles, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING):
-        train(tiles, replace(RECIPE, ema_decay=0.999, **ONE_EPOCH), tmp_path)
-    assert "5 steps are too few for ema_decay 0.999" in caplog.text
-
-
-def test_a_folder_that_cannot_be_made_is_told(tiles, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="run cannot be written"):
-        train(tiles, RECIPE, tmp_path / "file" / "run")
 
 
 @pytest.mark.slow
@@ -564,21 +336,3 @@ def test_real_tiles_are_learnt_in_a_minute(landcover_data, tmp_path):
     assert report["tiles"] == 200
     with Image.open(tmp_path / "run" / "sample_predictions.png") as image:
         assert image.width > 1000
-
-
-def extract(data: Path, archives: str, folder: Path, per_class: int) -> list[str]:
-    """Unpack the first tiles of each class; returns their Class/file names."""
-    names: list[str] = []
-    taken: dict[str, int] = {}
-    for archive in sorted((data / "eurosat").glob(archives)):
-        with zipfile.ZipFile(archive) as stream:
-            for member in sorted(stream.namelist()):
-                if not member.endswith(".jpg"):
-                    continue
-                class_name, file_name = member.split("/")[-2:]
-                if taken.get(class_name, 0) < per_class:
-                    taken[class_name] = taken.get(class_name, 0) + 1
-                    (folder / class_name).mkdir(parents=True, exist_ok=True)
-                    (folder / class_name / file_name).write_bytes(stream.read(member))
-                    names.append(f"{class_name}/{file_name}")
-    return names

@@ -80,7 +80,7 @@ def test_shares_are_all_of_the_batch_and_equal():
 
 
 @pytest.mark.parametrize("size", [3, 16])
-def test_a_batch_that_cannot_be_shared_out_is_told(tmp_path, monkeypatch, size):
+def test_a_batch_that_cannot_be_shared_out_is_reported(tmp_path, monkeypatch, size):
     prepare(monkeypatch)
     tiles = make_tiles(tmp_path / "tiles", per_class=20)
     team = Team(torch.device("cpu"), rank=0, size=size)

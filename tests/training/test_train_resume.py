@@ -200,7 +200,7 @@ def test_training_again_without_resume_starts_afresh(tiles, unbroken, tmp_path):
     assert_same_run(tmp_path, unbroken)
 
 
-def test_a_run_may_go_on_in_another_precision(tiles, tmp_path, monkeypatch):
+def test_a_run_may_resume_in_another_precision(tiles, tmp_path, monkeypatch):
     """`auto` is float16 on some GPUs and not on others: a scaler that was not needed has no state."""
     stages = (Stage(2, 24),)
     recipe = replace(RECIPE, precision="auto", stages=stages)
@@ -278,7 +278,7 @@ def test_resuming_with_other_tiles_is_refused(unbroken, tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"no checkpoint", None], ids=["empty", "something else", "half of it"]
 )
-def test_a_damaged_checkpoint_is_told(tiles, unbroken, tmp_path, content):
+def test_a_damaged_checkpoint_is_reported(tiles, unbroken, tmp_path, content):
     output = copy_of(unbroken, tmp_path / "run")
     whole = (output / "checkpoint.pt").read_bytes()
     (output / "checkpoint.pt").write_bytes(whole[: len(whole) // 2] if content is None else content)
@@ -290,7 +290,7 @@ def test_a_damaged_checkpoint_is_told(tiles, unbroken, tmp_path, content):
 
 
 @pytest.mark.parametrize("room_for", ["nothing", "the bundle but not the checkpoint"])
-def test_a_full_disk_is_told_and_what_stood_there_stays(tiles, unbroken, tmp_path, monkeypatch, room_for):
+def test_a_full_disk_is_reported_and_what_stood_there_stays(tiles, unbroken, tmp_path, monkeypatch, room_for):
     output = tmp_path / "run"
     size = (unbroken / "model.safetensors").stat().st_size
     assert 4 * size < (unbroken / "checkpoint.pt").stat().st_size
