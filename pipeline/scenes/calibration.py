@@ -312,7 +312,7 @@ def _guess_offset(evidence: Evidence, level: str | None, bare: Calibration) -> t
             f"would be darker than the air in front of them; state `offset` {OFFSET} if that is wrong."
         )
         return bare, [warning("offset-assumed", "offset", text)]
-    if dark < OFFSET_IN_BELOW[level or "l1c"]:
+    if dark < OFFSET_IN_BELOW[level or "l1c"] and _fault(evidence, applied) is None:
         text = (
             f"The darkest pixels hold {held}: the offset of processing baseline 04.00 seems to be in, and "
             f"{_listed(applied.offsets)} was applied; state `offset` 0 if that is wrong."
