@@ -173,8 +173,8 @@ def info() -> None:
     help="How to choose the validation tiles. files: as listed in split-train.txt and split-val.txt in the "
     "data folder (with --download, in the folder that it creates there). random: at random in each class. "
     "location: by place, for GeoTIFFs, so that neighbours are never on both sides. auto: the files if they "
-    "are there; else the split of the model that training starts from, or that teaches it, if it names half "
-    "of the tiles or more; else random.",
+    "are there; else folders train, val and test around the class folders; else the split of the model that "
+    "training starts from, or that teaches it, if it names half of the tiles or more; else random.",
 )
 @skip_option
 @offset_option

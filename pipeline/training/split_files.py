@@ -110,7 +110,7 @@ def read_names(path: Path) -> tuple[str, ...]:
 
     Raises:
         TrainingError: the file is not a split file, is empty, names a tile twice, or has a line that is not a
-            `Class/file` name.
+            `Class/file` name; a folder before that, as in `train/Class/file`, is one of a split data set.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -121,7 +121,7 @@ def read_names(path: Path) -> tuple[str, ...]:
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise TrainingError(f"The split file {path} names no tile.")
-    if odd := next((name for name in names if name.count("/") != 1), None):
+    if odd := next((name for name in names if name.count("/") not in (1, 2)), None):
         raise TrainingError(f"The split file {path} has the line '{odd}', which is not a Class/file name.")
     if len(set(names)) < len(names):
         raise TrainingError(f"The split file {path} names a tile twice.")

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.errors import TrainingError
 from pipeline.options import SPLIT_METHODS
-from pipeline.training.folders import class_of, find_tiles, stem_of, tile_folder
+from pipeline.training.folders import class_of, find_tiles, split_folders, stem_of, tile_folder
 from pipeline.training.split_by_location import split_by_location
 from pipeline.training.split_files import TRAIN_FILE, VALIDATION_FILE, Split, has_split_files, read_split
 
@@ -22,9 +22,10 @@ def split_tiles(
     - `files`: by `split-train.txt`, `split-val.txt` and, if it is there, `split-report.txt` in the folder.
     - `random`: the validation share of each class, and at least one tile of each.
     - `location`: georeferenced tiles by blocks of 20 km, see `split_by_location`.
-    - `auto`: `files` if they are there; else as `known`, the split of a model that training builds on, if it
-      names at least half of these tiles and every class is in its training and its validation part (tiles
-      that it does not name are left out); else `random`.
+    - `auto`: `files` if they are there; else by the folders train, val and test around the class folders, if
+      there are such (without val, its share is drawn from train); else as `known`, the split of a model that
+      training builds on, if it names at least half of these tiles and every class is in its training and its
+      validation part (tiles that it does not name are left out); else `random`.
 
     Raises:
         TrainingError: split files are incomplete, empty or overlap; tiles have no georeference or lie in too
@@ -36,6 +37,8 @@ def split_tiles(
         raise TrainingError(f"validation_share must lie between 0 and 1, not be {validation_share:g}.")
     if method == "files" or (method == "auto" and _split_folder(folder)):
         split = _by_files(folder)
+    elif method == "auto" and split_folders(tile_folder(folder)):
+        split = _by_folders(folder, validation_share, seed)
     elif method == "auto" and known is not None and (as_known := _as_known(folder, known)):
         split = as_known
     elif method == "location":
@@ -56,6 +59,19 @@ def _by_files(folder: Path) -> Split:
     if place is None:
         raise TrainingError(f"{folder} has no {TRAIN_FILE} and {VALIDATION_FILE}: choose another `split`.")
     return read_split(place, "files")
+
+
+def _by_folders(folder: Path, share: float, seed: int) -> Split:
+    """Return the split by folders for training, validation and test, the last of which is reported on."""
+    parts = {path.name: part for path, part in split_folders(tile_folder(folder)).items()}
+    tiles: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
+    for name in find_tiles(folder):
+        tiles[parts[name.split("/")[0]]].append(name)
+    report, method = tuple(tiles["test"]), f"by the folders {', '.join(parts)}"
+    if tiles["validation"]:
+        return Split(tuple(tiles["train"]), tuple(tiles["validation"]), method, report)
+    drawn = _draw(tiles["train"], folder, share, seed)
+    return Split(drawn.train, drawn.validation, f"{method}; validation drawn from train, seed {seed}", report)
 
 
 def _as_known(folder: Path, known: Split) -> Split | None:
@@ -79,8 +95,12 @@ def _as_known(folder: Path, known: Split) -> Split | None:
 
 def _at_random(folder: Path, share: float, seed: int) -> Split:
     """Draw the share of each class for validation, but leave at least one tile of it in either part."""
+    return _draw(find_tiles(folder), folder, share, seed)
+
+
+def _draw(tiles: list[str], folder: Path, share: float, seed: int) -> Split:
     generator = np.random.default_rng(seed)
-    names = np.array(find_tiles(folder))
+    names = np.array(tiles)
     labels = np.array([class_of(name) for name in names])
     validation = np.zeros(len(names), dtype=bool)
     for label in np.unique(labels):

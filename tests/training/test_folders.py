@@ -70,3 +70,17 @@ def test_a_folder_without_class_folders_is_reported(tmp_path, folder):
         find_tiles(tmp_path / "absent")
     with pytest.raises(TrainingError, match="images but no class folders: name the folder around it"):
         find_tiles(folder / "Field")
+
+
+def test_tiles_one_folder_deeper_are_left_out_with_a_warning(folder, caplog):
+    (folder / "Field" / "more").mkdir()
+    for i in range(3):
+        (folder / "Field" / f"Field_{i}.png").rename(folder / "Field" / "more" / f"Field_{i}.png")
+    assert len(find_tiles(folder)) == 27
+    find_tiles(folder)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "3 tiles in folders inside the class folder" in warning
+    assert "Field/more/Field_" in warning
+    for path in (folder / "Field" / "more").iterdir():
+        path.rename(folder / "Field" / path.name)
+    assert len(find_tiles(folder)) == 30

@@ -118,7 +118,7 @@ def test_values_scaled_to_small_ones_are_standardised(tmp_path):
     """A band may vary by half a thousandth of its scale; to three decimals that would be nothing."""
     tiles = make_multispectral(tmp_path / "tiles", per_class=24)
     recipe = replace(RECIPE, bands=("B02", "B03", "B04"), scaling=Scaling((0, 20), (0, 1)), **ONE_EPOCH)
-    card = train(tiles, recipe, tmp_path / "run").card
+    card = train(tiles, recipe, tmp_path / "run", TrainOptions(offset=0)).card
     assert card.mean == pytest.approx((0.0055, 0.0105, 0.0155), abs=3e-4)
     assert all(0 < std < 1e-3 for std in card.std)
 

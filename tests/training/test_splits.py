@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from pipeline.errors import TrainingError
+from pipeline.training.dataset import load_tiles
 from pipeline.training.folders import find_tiles
 from pipeline.training.split_files import Split
 from pipeline.training.splits import split_tiles
@@ -143,3 +144,37 @@ def test_a_known_split_of_other_tiles_is_none(folder):
 def test_a_share_out_of_range_is_refused(folder, share):
     with pytest.raises(TrainingError, match="validation_share must lie between 0 and 1"):
         split_tiles(folder, validation_share=share, seed=0)
+
+
+def make_parts(folder, *parts):
+    for part in parts:
+        make_tiles(folder / part, 4)
+    return folder
+
+
+@pytest.mark.parametrize("wrapper", ["", "data/set"])
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "valid", "Test")])
+def test_folders_for_training_validation_and_test_are_the_split(tmp_path, wrapper, names):
+    make_parts(tmp_path / wrapper, *names)
+    split = split_tiles(tmp_path, validation_share=0.5, seed=0)
+    for part, tiles in zip(names, (split.train, split.validation, split.report), strict=True):
+        assert len(tiles) == 12
+        assert {tile.split("/")[0] for tile in tiles} == {part}
+    read = load_tiles(tmp_path, split.validation)
+    assert read.classes == ("Field", "Forest", "Water")
+    assert len(load_tiles(tmp_path)) == 36
+    write_split(tmp_path, list(split.train), list(split.validation))
+    assert split_tiles(tmp_path, validation_share=0.5, seed=0).train == split.train
+
+
+def test_without_a_folder_for_validation_it_is_drawn_from_training(tmp_path):
+    make_parts(tmp_path, "train", "test")
+    split = split_tiles(tmp_path, validation_share=0.25, seed=0)
+    assert (len(split.train), len(split.validation), len(split.report)) == (9, 3, 12)
+    assert {tile.split("/")[0] for tile in split.train + split.validation} == {"train"}
+
+
+def test_folders_of_other_names_are_no_split(tmp_path):
+    make_parts(tmp_path, "train", "other")
+    with pytest.raises(TrainingError, match="holds 2 folders of class folders"):
+        split_tiles(tmp_path, validation_share=0.25, seed=0)

@@ -161,7 +161,7 @@ def test_multispectral_tiles_are_learnt_in_the_bands_that_the_recipe_names(tmp_p
     recipe = replace(
         RECIPE, bands=("B8A", "B02", "B11"), scaling=Scaling((0, 1.215), (0, 12_150)), **ONE_EPOCH
     )
-    card = train(tiles, recipe, tmp_path / "run").card
+    card = train(tiles, recipe, tmp_path / "run", TrainOptions(offset=0)).card
     assert card.bands == ("B8A", "B02", "B11")
     # make_multispectral: 1000 for each band before it in EuroSAT's order, B8A last, and 100 for each class
     # before it: B8A is 12,000, 12,100 and, clipped, 12,150.
