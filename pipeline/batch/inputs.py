@@ -7,13 +7,20 @@ file that turns out not to be a scene fails later, in its worker.
 import hashlib
 import logging
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path, PurePath
 
+from pipeline.addresses import (
+    file_name_of,
+    folder_of,
+    inside_archive,
+    is_address,
+    name_of,
+    shown,
+)
 from pipeline.errors import UsageError
 from pipeline.maps.outputs import is_output
 from pipeline.scenes.band_names import band_in_file_name
@@ -25,8 +32,6 @@ log = logging.getLogger(__name__)
 SEARCHED_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img"})
 # This many single-band files whose names differ only in the band are one scene, since RGB takes three.
 BAND_FILES = 3
-
-_ADDRESS = re.compile(r"/vsi|\w[\w+.-]+:")
 
 
 @dataclass(frozen=True)
@@ -77,21 +82,6 @@ def find_scenes(sources: Sequence[str], output: Path, leave_out: Iterable[str] =
             f"files and files that end in {', '.join(sorted(SEARCHED_SUFFIXES))}."
         )
     return _separate(_mirror(list(unique.values()), roots))
-
-
-def is_address(path: str) -> bool:
-    """Return whether only GDAL can open a path: a remote one, or one inside an archive."""
-    return _ADDRESS.match(path) is not None and not Path(path).exists()
-
-
-def shown(path: str) -> str:
-    """Return a path or address for people to read.
-
-    The part of an address after `?` is left out, since a signature is a secret. Bytes that are not text are
-    escaped.
-    """
-    plain = path.partition("?")[0] if is_address(path) else path
-    return plain.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _absolute(path: str | Path) -> Path:
@@ -209,24 +199,15 @@ def _in_archive(path: str) -> _Found | None:
         if archive.suffix.lower() == ".zip" and archive.is_file():
             member = inside.relative_to(archive)
             address = f"/vsizip/{{{archive.as_posix()}}}/{member.as_posix()}"
-            return _Found(address, _address_name(address), archive / member.parent)
+            return _Found(address, name_of(address), archive / member.parent)
     return None
 
 
 def _at_address(address: str) -> _Found:
     """Return the scene at an address; https://host/a/b.tif and /vsicurl/https://host/a/b.tif go to host/a."""
-    plain = address.partition("?")[0]
-    if match := re.fullmatch(r"(?:/vsizip/|zip://)(.+)", plain):  # in a local archive
-        member = _in_archive(match[1].translate({ord("{"): None, ord("}"): None, ord("!"): "/"}))
-        if member:
-            return replace(member, path=address)
-    bare = re.sub(r"/vsi\w+/|[\w+.-]{2,}:", "/", plain).replace("!", "/")
-    parts = [re.sub(r"[^\w.=@+ -]", "_", part) for part in bare.split("/") if part.strip("{}. ")]
-    return _Found(address, _address_name(plain), Path(*parts[:-1]), remote=True)
-
-
-def _address_name(address: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", Path(address).stem)
+    if (inside := inside_archive(address)) and (member := _in_archive(inside)):
+        return replace(member, path=address)
+    return _Found(address, name_of(address), Path(folder_of(address)), remote=True)
 
 
 def _mirror(found: list[_Found], roots: Sequence[Path]) -> list[SceneInput]:
@@ -260,7 +241,7 @@ def _separate(scenes: list[SceneInput]) -> list[SceneInput]:
             "%s would write the same files: each gets a folder named after its own file.",
             " and ".join(shown(scene.path) for scene in group),
         )
-        folders |= {scene.path: scene.folder / _file_name(scene.path) for scene in group}
+        folders |= {scene.path: scene.folder / file_name_of(scene.path) for scene in group}
     scenes = _move(scenes, folders)
     # Addresses may differ only in their query, file names only in case: add a digest of the whole path.
     again = [scene for group in _conflicts(scenes) for scene in group]
@@ -278,10 +259,6 @@ def _conflicts(scenes: Iterable[SceneInput]) -> list[list[SceneInput]]:
     for scene in scenes:
         by_file[f"{scene.folder.as_posix()}/{scene.name}".casefold()].append(scene)
     return [group for group in by_file.values() if len(group) > 1]
-
-
-def _file_name(path: str) -> str:
-    return re.sub(r"[^\w.=@+ -]", "_", Path(shown(path)).name)
 
 
 def _digest(path: str) -> str:

@@ -16,7 +16,8 @@ from urllib.parse import quote
 import jinja2
 from PIL import Image
 
-from pipeline.batch.inputs import SceneInput, shown
+from pipeline.addresses import shown
+from pipeline.batch.inputs import SceneInput
 from pipeline.batch.messages import DONE, FAILED, INTERRUPTED, SKIPPED, Outcome, Ready
 from pipeline.files import write_files
 

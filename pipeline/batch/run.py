@@ -14,9 +14,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.addresses import is_address
 from pipeline.batch.claims import claim, remove_leftovers
 from pipeline.batch.executor import Event, Executor, StartExecutor, WorkerLost
-from pipeline.batch.inputs import SceneInput, find_scenes, is_address
+from pipeline.batch.inputs import SceneInput, find_scenes
 from pipeline.batch.messages import FAILED, Idle, Outcome, Ready, Setup, Task, Tiles
 from pipeline.batch.report import LOGS, Report, write_report
 from pipeline.batch.scheduler import Scheduler

@@ -9,6 +9,7 @@ from pathlib import Path
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
+from pipeline.addresses import file_name_of, folder_of, is_address, is_there, name_of, shown, with_lost_slash
 from pipeline.errors import SceneError, UsageError
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, info, warning
@@ -21,7 +22,7 @@ from pipeline.scenes.band_names import (
     is_running_number,
     user_band,
 )
-from pipeline.scenes.gdal import open_raster, without_query
+from pipeline.scenes.gdal import open_raster
 from pipeline.scenes.hints import names_true_color
 from pipeline.scenes.product import BandSource, MaskSource, Product, ProductFacts
 from pipeline.scenes.registry import facts_beside, looked_for, open_product, recognise, root_of
@@ -72,11 +73,13 @@ def find_imagery(
     `stated` are (name, 1-based index) pairs of `bands`, which beat everything found. Raises SceneError
     if the path is nothing of the kind or lacks a band, UsageError if `stated` makes no sense.
     """
+    if is_address(path):
+        if whole := with_lost_slash(path):
+            raise SceneError(f"{shown(path)} has lost a slash of an address: write {whole}, as plain text.")
+        return _in_raster(path, card, stated)
     local = Path(path)
-    if not local.exists():
-        if re.match(r"/vsi|\w[\w+.-]+:", path):  # remote, in an archive, or a subdataset: GDAL's to open
-            return _in_raster(path, card, stated)
-        raise SceneError(f"There is no file or folder {path}.")
+    if not is_there(path):
+        raise SceneError(f"There is no file or folder {path}, or it cannot be looked at.")
     local = root_of(local)
     product = open_product(local)
     if product is None and not local.is_dir():
@@ -209,8 +212,11 @@ def _telling_tags(dataset: DatasetReader) -> list[str]:
 
 
 def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) -> Imagery:
+    where = shown(path)
     with open_raster(path) as dataset:
-        _check_is_image(dataset, path)
+        if dataset.count == 0:
+            return _in_container(path, dataset.subdatasets, card, stated)
+        _check_is_image(dataset, where)
         bands = [
             i
             for i, color in zip(dataset.indexes, dataset.colorinterp, strict=True)
@@ -219,29 +225,71 @@ def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) ->
         if len(bands) == 1 and len(card.bands) > 1:
             raise SceneError(_single_band_message(path, card))
         tags = _telling_tags(dataset)
-        local = Path(without_query(path))
-        facts = facts_beside(local.absolute()) if local.exists() else None
-        folder = local.absolute().parent.name
+        local = Path(path)
+        file, folder = local.name, local.absolute().parent.name
+        if is_address(path):
+            file, folder = file_name_of(path), folder_of(path).name
+        facts = None if is_address(path) else facts_beside(local.absolute())
         described = [text for text in dataset.descriptions if text]
-        sensor = sensor_in([*described, local.name, *tags]) or (SENTINEL_2 if facts else sensor_in([folder]))
-        chosen, note = _choose_bands(dataset, path, bands, card, stated, sensor)
+        sensor = sensor_in([*described, file, *tags]) or (SENTINEL_2 if facts else sensor_in([folder]))
+        chosen, note = _choose_bands(dataset, where, bands, card, stated, sensor)
     return Imagery(
-        name=local.stem if local.exists() else re.sub(r"[^\w.-]+", "_", local.stem),
+        name=name_of(path) if is_address(path) else local.stem,
         bands=tuple(BandSource(path, index) for index in chosen),
         facts=facts,
-        true_color=names_true_color(local.stem),
-        texts=(local.name, folder, *tags),
+        true_color=names_true_color(Path(file).stem),
+        texts=(file, folder, *tags),
         notes=(note, *_sensor_notes(sensor)),
     )
 
 
+def _in_container(
+    path: str, subdatasets: Sequence[str], card: ModelCard, stated: Sequence[tuple[str, int]]
+) -> Imagery:
+    """Return the bands that are a subdataset each, as netCDF has them; raises SceneError if they are not."""
+    where, named = shown(path), defaultdict(list)
+    for inner in subdatasets:
+        if band := band_of(re.split(r"[:/]", inner)[-1]):
+            named[band].append(inner)
+    if stated or any(len(named[band]) != 1 for band in card.bands):
+        raise SceneError(_container_message(where, subdatasets, card))
+    sources = [named[band][0] for band in card.bands]
+    for source in sources:
+        with open_raster(source) as dataset:
+            _check_is_image(dataset, shown(source))
+            if dataset.count > 1:
+                raise SceneError(_container_message(where, subdatasets, card))
+    file = file_name_of(path)
+    listing = ", ".join(re.split(r"[:/]", source)[-1] for source in sources)
+    facts = None if is_address(path) else facts_beside(Path(path).absolute())
+    return Imagery(
+        name=name_of(path) if is_address(path) else Path(path).stem,
+        bands=tuple(BandSource(source, 1) for source in sources),
+        facts=facts,
+        texts=(file, folder_of(path).name, *_tags(sources[0])),
+        notes=(info("bands-found", None, f"Bands by the names of the images inside: {listing}."),),
+    )
+
+
+def _container_message(path: str, subdatasets: Sequence[str], card: ModelCard) -> str:
+    if not subdatasets:
+        return f"{path} holds no image: check that it is the file that you mean."
+    wide = []
+    for inner in subdatasets[:20]:
+        with open_raster(inner) as dataset:
+            wide += [inner] if dataset.count >= len(card.bands) else []
+    if wide:
+        return f"{path} holds several images: give one of {', '.join(map(shown, wide[:4]))}."
+    listing = ", ".join(re.split(r"[:/]", inner)[-1] for inner in subdatasets[:8])
+    return (
+        f"{path} holds {len(subdatasets)} images of one band each ({listing}), but not one for each of "
+        f"{', '.join(card.bands)}: put those that are the model's bands into one file with gdalbuildvrt "
+        "-separate, and give that."
+    )
+
+
 def _check_is_image(dataset: DatasetReader, path: str) -> None:
-    """Raise SceneError for containers, complex numbers and coloured maps."""
-    if dataset.count == 0:
-        inner = ", ".join(dataset.subdatasets[:4])
-        raise SceneError(
-            f"{path} holds no image itself{f', but several inside: give one of {inner}' if inner else ''}."
-        )
+    """Raise SceneError for complex numbers and coloured maps."""
     if any(dtype.startswith("complex") for dtype in dataset.dtypes):
         raise SceneError(f"{path} holds complex numbers (radar?): the models read optical reflectance.")
     if ColorInterp.palette in dataset.colorinterp:
@@ -253,6 +301,11 @@ def _check_is_image(dataset: DatasetReader, path: str) -> None:
 
 def _single_band_message(path: str, card: ModelCard) -> str:
     needed = ", ".join(card.bands)
+    if is_address(path):
+        return (
+            f"{shown(path)} has a single band and the model needs {needed}: make one image of them with "
+            "gdalbuildvrt -separate, and give that."
+        )
     if band_in_file_name(Path(path).stem):
         product = (folder for folder in Path(path).parents if recognise(folder))
         folder = next(product, Path(path).parent)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batch.inputs import SceneInput, find_scenes, shown
+from pipeline.batch.inputs import SceneInput, find_scenes
 from pipeline.errors import UsageError
 
 
@@ -126,11 +126,6 @@ def test_a_list_of_paths_and_addresses(tmp_path, monkeypatch):
         "s3://bucket/x/b.tif": "bucket/x/b",
         "/vsicurl/https://host.org/e.tif": "host.org/e",
     }
-
-
-def test_a_signature_is_not_shown():
-    assert shown("https://host.org/b.tif?sig=SECRET") == "https://host.org/b.tif"
-    assert shown("odd?name.tif") == "odd?name.tif"
 
 
 def test_circular_links_end(tmp_path):

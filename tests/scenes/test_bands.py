@@ -1,11 +1,15 @@
 """Bands: each one that the model needs is found in files and folders of every kind, or named as missing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
+from scipy.io import netcdf_file
 
 from pipeline.errors import SceneError, UsageError
 from pipeline.options import SceneOptions
@@ -217,6 +221,59 @@ def test_a_colour_table_is_refused(write_raster):
 def test_a_single_band_is_too_few(write_raster):
     with pytest.raises(SceneError, match="has a single band and the model needs B04, B03, B02"):
         open_scene(write_raster(reflectances(bands=1)), RGB_CARD)
+
+
+def write_netcdf(path, names=("B02", "B03", "B04"), shape=(70, 80)):
+    """Write a variable for each band, as openEO does, that is 300, 600 ... everywhere."""
+    with netcdf_file(path, "w") as file:
+        for name, values in (
+            ("y", 5_300_035 - 10.0 * np.arange(shape[0])),
+            ("x", 399_965 + 10.0 * np.arange(shape[1])),
+        ):
+            file.createDimension(name, len(values))
+            axis = file.createVariable(name, "d", (name,))
+            axis[:] = values
+            axis.units, axis.standard_name = b"m", f"projection_{name}_coordinate".encode()
+        crs = file.createVariable("crs", "i", ())
+        crs.crs_wkt = crs.spatial_ref = CRS.from_epsg(32633).to_wkt().encode()
+        for i, name in enumerate(names, start=1):
+            band = file.createVariable(name, "h", ("y", "x"))
+            band[:] = np.full(shape, 300 * i, np.int16)
+            band.grid_mapping = b"crs"
+    return path
+
+
+def test_bands_that_are_a_netcdf_variable_each(tmp_path):
+    scene = open_scene(write_netcdf(tmp_path / "x_L2A.nc"), RGB_CARD)
+    assert (scene.name, scene.encoding.level, scene.crs.to_epsg()) == ("x_L2A", "l2a", 32633)
+    assert read_all(scene)[0][:, 5, 5].tolist() == [900, 600, 300]
+    assert [file.name for file in scene.files] == ["x_L2A.nc"]
+
+
+def test_netcdf_variables_that_are_no_bands_are_put_into_one_file(tmp_path):
+    path = write_netcdf(tmp_path / "x_L2A.nc", ("first", "second", "third"))
+    with pytest.raises(SceneError, match=r"one band each \(first, second, third\).*gdalbuildvrt -separate"):
+        open_scene(path, RGB_CARD)
+    with rasterio.open(path) as container:
+        inner = container.subdatasets
+    with pytest.raises(SceneError, match=r"single band .* gdalbuildvrt -separate"):
+        open_scene(inner[0], RGB_CARD)
+    sources = "".join(
+        f'<VRTRasterBand dataType="Int16" band="{i}"><SimpleSource><SourceFilename>{name}</SourceFilename>'
+        "</SimpleSource></VRTRasterBand>"
+        for i, name in enumerate(inner, start=1)
+    )  # as gdalbuildvrt -separate writes it
+    (tmp_path / "stack_L2A.vrt").write_text(
+        f'<VRTDataset rasterXSize="80" rasterYSize="70"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>399960, 10, 0, 5300040, 0, -10</GeoTransform>{sources}</VRTDataset>"
+    )
+    scene = open_scene(tmp_path / "stack_L2A.vrt", RGB_CARD, STATED)
+    assert read_all(scene)[0][:, 5, 5].tolist() == [900, 600, 300]
+
+
+def test_an_address_that_lost_a_slash_is_told_whole():
+    with pytest.raises(SceneError, match=r"lost a slash of an address: write http://host/a\.tif"):
+        open_scene(Path("http://host/a.tif"), RGB_CARD)
 
 
 RUNNING = ("B1", "B2", "B3", "B4")
