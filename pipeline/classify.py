@@ -207,8 +207,8 @@ def _check_name(scene: Scene) -> None:
     longest = longest_stem(possible_files("", scene_outputs()))
     if (length := len(os.fsencode(scene.name))) > longest:
         raise SceneError(
-            f"The name of {shown(scene.path)} has {length} bytes, and the endings of its map's files leave room "
-            f"for {longest}: rename it, or give a link with a shorter name."
+            f"The name of {shown(scene.path)} has {length} bytes, and the endings of its map's files leave "
+            f"room for {longest}: rename it, or give a link with a shorter name."
         )
 
 

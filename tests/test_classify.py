@@ -412,7 +412,7 @@ def test_two_scenes_of_one_name_do_not_replace_each_other(l1c, tmp_path, light_p
 
 def test_a_name_too_long_for_its_files_is_told_before_the_work(l1c, tmp_path, light_predictor):
     path = l1c().rename(tmp_path / f"{'n' * 243}.tif")
-    with pytest.raises(SceneError, match="has 243 bytes.*rename it, or give a link") as error:
+    with pytest.raises(SceneError, match=r"has 243 bytes.*rename it, or give a link") as error:
         classify(path, tmp_path / "maps", light_predictor)
     assert "`output`" not in str(error.value)
     (tmp_path / "short.tif").symlink_to(path)

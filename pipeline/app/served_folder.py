@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.addresses import is_address, local_archive
 from pipeline.batch.report import HTML_NAME
 from pipeline.errors import SceneError
-from pipeline.maps.outputs import file_name, is_output, suffixes
+from pipeline.maps.outputs import file_name, suffixes
+from pipeline.maps.own_files import is_own_file
 from pipeline.maps.record import RUN_ENDING
 from pipeline.scenes.band_names import band_in_file_name
 from pipeline.scenes.bands import RASTER_SUFFIXES
@@ -126,4 +127,4 @@ def check_inside(scene: Scene, name: str, folder: Path) -> None:
 
 
 def _is_scene_file(path: Path) -> bool:
-    return path.suffix.lower() in SCENE_SUFFIXES and not is_output(path.name)
+    return path.suffix.lower() in SCENE_SUFFIXES and not is_own_file(path)

@@ -243,7 +243,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
 
 @contextmanager
 def _header_errors(path: str | Path) -> Iterator[None]:
-    """Raise SceneError for a damaged header, wherever GDAL or rasterio stumble over it."""
+    """Raise SceneError for a damaged header or a path that cannot be looked at, wherever that shows."""
     try:
         yield
     except (*READ_ERRORS, UnicodeError) as error:
@@ -251,6 +251,10 @@ def _header_errors(path: str | Path) -> Iterator[None]:
         raise SceneError(
             f"{shown(str(path))} has a header, or a name, that cannot be read ({reason}): fetch it again, or "
             "rename it."
+        ) from error
+    except OSError as error:
+        raise SceneError(
+            f"{shown(str(path))} cannot be read ({error.strerror}): check its name and who may read it."
         ) from error
 
 
