@@ -118,7 +118,7 @@ class TileBlock:
     """The first row of cells in `cell_valid`."""
 
     cell_valid: np.ndarray
-    """(rows, cell_cols) bool: the cells of which at least half of the pixels within the scene are valid. The
+    """(rows, cell_cols) bool: cells with valid data in at least half of their pixels within the scene. The
     last block has all remaining rows of the map."""
 
 

@@ -107,7 +107,7 @@ def test_every_output_of_a_utm_scene_has_its_corners(l1c, tmp_path, light_predic
     assert polygons.area_ha.sum() == pytest.approx(192 * 256 / 100)
 
 
-def test_polygons_and_areas_end_where_a_scene_ends_that_no_tile_fits(l1c, tmp_path, light_predictor):
+def test_polygons_and_areas_end_where_the_scene_ends_within_a_tile(l1c, tmp_path, light_predictor):
     scene = l1c(height=150, width=100)
     result = classify(scene, tmp_path / "out", light_predictor, polygons="gpkg")
     assert read(result.files["landcover"]).shape == (3, 2)
@@ -260,13 +260,16 @@ def test_a_run_that_fails_changes_nothing(l1c, tmp_path, light_predictor, monkey
 def test_overwriting_leaves_nothing_of_the_earlier_run(l1c, tmp_path, light_predictor):
     scene, output = l1c(), tmp_path / "out"
     first = classify(scene, output, light_predictor, probabilities=True, preview=True)
+    # What other programs leave: SQLite would play the journal of an old database back into the new one.
+    for ending in ("_landcover.gpkg-wal", "_confidence.tif.aux.xml", "_probabilities.tif.aux.xml"):
+        (output / f"scene{ending}").write_text("old")
     second = classify(scene, output, light_predictor, polygons="gpkg", overwrite=True)
     gone = {"polygons", "probabilities", "preview"}
     assert not any(first.files[kind].exists() for kind in gone)
     assert {path.name for path in output.iterdir()} == {path.name for path in second.files.values()}
 
 
-def test_refreshing_makes_anew_only_what_differs(l1c, tmp_path, light_predictor):
+def test_refresh_classifies_again_only_what_differs(l1c, tmp_path, light_predictor):
     scene, output = l1c(), tmp_path / "out"
     classify(scene, output, light_predictor)
     assert classify(scene, output, light_predictor, refresh=True).skipped
@@ -297,7 +300,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("stride", [64, 16])
-def test_an_interrupted_run_goes_on_inside_the_scene(l1c, tmp_path, light_predictor, stride):
+def test_an_interrupted_run_resumes_inside_the_scene(l1c, tmp_path, light_predictor, stride):
     scene = l1c(height=600, width=200, blockysize=64)
     options = ClassifyOptions(journal_after=0, stride=stride, probabilities=True)
     classify_scene(str(scene), tmp_path / "unbroken", light_predictor, options)
@@ -317,7 +320,7 @@ def test_an_interrupted_run_goes_on_inside_the_scene(l1c, tmp_path, light_predic
     assert sum(tiles for tiles, _ in done) == done[0][1]
 
 
-def test_what_was_done_before_is_not_done_again(l1c, tmp_path, light_predictor, monkeypatch):
+def test_a_resumed_run_does_not_read_again_what_it_classified(l1c, tmp_path, light_predictor, monkeypatch):
     scene = str(l1c(height=600, width=200, blockysize=64))
     options = ClassifyOptions(journal_after=0)
     with pytest.raises(Stop):
@@ -334,7 +337,7 @@ def test_what_was_done_before_is_not_done_again(l1c, tmp_path, light_predictor, 
     assert read == [6, 0]
 
 
-def test_a_journal_left_by_a_run_killed_after_all_was_written_goes(l1c, tmp_path, light_predictor):
+def test_a_journal_left_by_a_run_killed_after_publishing_is_removed(l1c, tmp_path, light_predictor):
     scene = str(l1c(height=600, width=200, blockysize=64))
     options = ClassifyOptions(journal_after=0)
     with pytest.raises(Stop):
@@ -385,7 +388,7 @@ def test_why_a_scene_would_be_classified(l1c, tmp_path, light, light_predictor):
     assert reason() == "another input"
 
 
-def test_a_prepared_scene_that_is_not_wanted_leaves_no_thread(l1c, tmp_path, light_predictor):
+def test_closing_a_prepared_scene_ends_its_threads(l1c, tmp_path, light_predictor):
     before = threading.active_count()
     prepared = prepare_scene(
         str(l1c(height=600, blockysize=64)), tmp_path / "out", light_predictor, ClassifyOptions()
@@ -422,7 +425,7 @@ def test_a_name_too_long_for_its_files_is_told_before_the_work(l1c, tmp_path, li
     assert classify(path, tmp_path / "maps", light_predictor).files["landcover"].is_file()
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
+def test_a_folder_that_is_not_writable_is_reported_before_the_work(
     l1c, tmp_path, light_predictor, monkeypatch
 ):
     def refuse(*args, **kwargs):
@@ -472,13 +475,14 @@ def test_progress_reaches_the_number_of_tiles(l1c, tmp_path, light_predictor):
     assert sum(done for done, _ in calls) == 12
 
 
-def test_a_model_of_other_tiles_and_classes_is_used_as_it_is(l1c, tmp_path):
+def test_a_model_with_other_tiles_and_classes_gives_its_own_map(l1c, tmp_path):
     import torch
 
-    from pipeline.model.bundle import load_bundle, save_bundle
+    from pipeline.model.bundle import load_bundle
     from pipeline.model.card import LandCoverClass, ModelCard
     from pipeline.model.network import build_network
     from pipeline.model.predictor import Predictor
+    from pipeline.model.weights import load_network, save_bundle
     from pipeline.options import PredictorOptions
     from pipeline.values import Scaling
 
@@ -498,7 +502,7 @@ def test_a_model_of_other_tiles_and_classes_is_used_as_it_is(l1c, tmp_path):
     )
     network = build_network("resnet18", bands=2, classes=2, head="mlp").eval()
     bundle = load_bundle(save_bundle(network, card, tmp_path / "mine").path)
-    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device="cpu"))
+    predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions(device="cpu"))
     result = classify(l1c(), tmp_path / "out", predictor)
     with rasterio.open(result.files["landcover"]) as raster:
         assert raster.res == (320, 320)

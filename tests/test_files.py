@@ -1,3 +1,5 @@
+"""Files appear complete or not at all, and errors say why."""
+
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import OutputError
-from pipeline.files import make_folder, write_file, write_files
+from pipeline.files import leftovers, make_folder, publish, staging_folder, write_file, write_files
 from pipeline.maps.areas import write_areas
 from pipeline.maps.cog import write_confidence, write_landcover, write_names, write_probabilities
 from pipeline.maps.landcover_map import LandcoverMap
@@ -65,7 +67,9 @@ def test_a_full_disk_leaves_the_earlier_file_and_nothing_else(
 
 
 @every_writer
-def test_a_missing_folder_is_one_clear_sentence(tmp_path: Path, landcover: LandcoverMap, name: str) -> None:
+def test_a_missing_folder_is_reported_in_one_sentence(
+    tmp_path: Path, landcover: LandcoverMap, name: str
+) -> None:
     with pytest.raises(OutputError, match=r"no such file .*\): choose another folder with `output`\.$"):
         WRITERS[name](landcover, tmp_path / "absent" / name)
 
@@ -75,20 +79,22 @@ def test_a_missing_folder_is_one_clear_sentence(tmp_path: Path, landcover: Landc
     reason="root, and anyone on Windows, may write into read-only folders",
 )
 @every_writer
-def test_a_read_only_folder_is_one_clear_sentence(tmp_path: Path, landcover: LandcoverMap, name: str) -> None:
+def test_a_read_only_folder_is_reported_in_one_sentence(
+    tmp_path: Path, landcover: LandcoverMap, name: str
+) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="permission denied"):
         WRITERS[name](landcover, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_made_with_those_above_it_and_left_empty(tmp_path: Path) -> None:
+def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> None:
     for _ in range(2):  # one that is there is fine
         make_folder(tmp_path / "a" / "b")
         assert list((tmp_path / "a" / "b").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_one_clear_sentence(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match=r"written \(.*\): choose another folder with `output`\.$"):
         make_folder(tmp_path / "file" / "folder")
@@ -109,6 +115,44 @@ def test_if_one_of_several_files_fails_none_appears(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         write_files({tmp_path / "a": b"1", tmp_path / "absent" / "b": b"2"})
 
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_publishing_removes_stale_files_and_moves_the_last_one_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("done", "stale", "kept"):
+        (tmp_path / name).write_text("old")
+    moved = []
+    replace = Path.replace
+
+    def watched(path: Path, target: Path) -> Path:
+        assert not (tmp_path / "done").exists()
+        moved.append(path.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    with staging_folder(tmp_path, "result") as staging:
+        for name in ("done", "zebra", "ant"):
+            (staging / name).write_text("new")
+        assert leftovers(tmp_path, "result") == leftovers(tmp_path) == [staging]
+        assert leftovers(tmp_path, "another") == []
+        publish(staging, tmp_path, last="done", stale=["stale", "absent"])
+
+    assert moved == ["ant", "zebra", "done"]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "ant": "new",
+        "done": "new",
+        "kept": "old",
+        "zebra": "new",
+    }
+
+
+def test_an_error_in_the_staging_folder_names_the_folder_that_the_user_knows(tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as caught, staging_folder(tmp_path, "result") as staging:
+        write_file(staging / "absent" / "a", b"1")
+
+    assert str(tmp_path / "absent" / "a") in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

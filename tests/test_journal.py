@@ -1,3 +1,5 @@
+"""What an interrupted run left is read back, whatever happened to the file."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,7 +44,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(probabilities, values)
 
 
-def test_what_was_added_comes_back(tmp_path):
+def test_blocks_that_were_added_are_read_back(tmp_path):
     blocks = list(blocks_of(1, 3, 2))
     write(tmp_path / "j", blocks)
     assert_same(list(Journal(tmp_path / "j", IDENTITY).blocks()), blocks)
@@ -53,7 +55,7 @@ def test_a_short_run_leaves_no_trace(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_another_identity_finds_nothing_and_begins_anew(tmp_path):
+def test_another_identity_finds_nothing_and_starts_over(tmp_path):
     blocks = list(blocks_of(1, 3, 2))
     write(tmp_path / "j", blocks)
     other = Journal(tmp_path / "j", {"model": "b"}, wait=0)
@@ -63,7 +65,7 @@ def test_another_identity_finds_nothing_and_begins_anew(tmp_path):
 
 
 @given(st.data())
-def test_cut_off_or_damaged_anywhere_it_gives_what_is_whole_and_goes_on_from_there(tmp_path_factory, data):
+def test_a_damaged_journal_gives_the_complete_blocks_and_resumes_there(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("journal") / "j"
     blocks = list(blocks_of(1, 2, 1, 3))
     write(path, blocks)
@@ -83,24 +85,24 @@ def test_cut_off_or_damaged_anywhere_it_gives_what_is_whole_and_goes_on_from_the
     assert path.read_bytes() == whole
 
 
-def test_a_journal_that_cannot_be_written_is_done_without(tmp_path, caplog):
+def test_a_run_goes_on_without_a_journal_that_cannot_be_written(tmp_path, caplog):
     write(tmp_path / "absent" / "j", blocks_of(1, 1, 1))
     assert caplog.text.count("cannot be written, so this run cannot be resumed") == 1
 
 
-def test_no_journal_is_an_empty_one(tmp_path):
+def test_a_missing_journal_is_empty(tmp_path):
     journal = Journal(tmp_path / "j", IDENTITY)
     assert list(journal.blocks()) == []
     journal.remove()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a journal of ours at all"])
-def test_a_foreign_file_is_no_journal(tmp_path, content):
+def test_a_file_of_another_program_is_no_journal(tmp_path, content):
     (tmp_path / "j").write_bytes(content)
     assert list(Journal(tmp_path / "j", IDENTITY).blocks()) == []
 
 
-def test_zeros_that_a_power_cut_left_are_no_record(tmp_path):
+def test_zeros_left_by_a_power_cut_are_no_record(tmp_path):
     blocks = list(blocks_of(1, 3))
     write(tmp_path / "j", blocks)
     with (tmp_path / "j").open("ab") as file:

@@ -1,3 +1,5 @@
+"""Tiles and cells cover the scene, and each other, as they should."""
+
 import numpy as np
 import pytest
 from affine import Affine

@@ -291,7 +291,7 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipeline.classify"])
+    context.set_forkserver_preload(["pipeline.classify", "pipeline.maps.polygons"])
     # It would start with the first worker, and starting it unblocks signals.
     resource_tracker.ensure_running()
     return context

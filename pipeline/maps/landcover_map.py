@@ -46,7 +46,7 @@ class MapBuilder:
     """Builds the map from blocks of tiles, which come in order from the top.
 
     `decide` chooses a cell's class and confidence from the mean probabilities of the tiles that cover it.
-    Cells of which the model is less than `min_confidence` percent sure get class 0 but keep their confidence.
+    Where the model is less than `min_confidence` percent sure, a cell gets class 0 but keeps its confidence.
     """
 
     def __init__(

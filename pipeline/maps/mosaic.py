@@ -1,4 +1,4 @@
-"""The mosaic: many maps joined into one, with colours, names, polygons and areas as of a single scene's map.
+"""The mosaic: many maps joined into one, with the same outputs as a single scene's map.
 
 Nothing is reprojected, since classes cannot be interpolated: the maps are in one coordinate system
 (`mosaic_choice`) and are moved onto one grid (`mosaic_grid`).
@@ -123,12 +123,12 @@ def _join(
 ) -> tuple[LandcoverMap, int]:
     """Put the maps together, one after the other.
 
-    A map takes over the cells of which it is surer than those before it or, with `on_top`, all in which it
-    has a class. No data never replaces anything.
+    A map replaces the cells of earlier maps where it is surer or, with `on_top`, wherever it has a class. No
+    data never replaces anything.
 
-    GDAL paints a VRT's classes and confidences apart. Where the map on top is too unsure to have a class, it
-    shows that map's confidence over another map's class: the number of these cells, which needs `on_top`, is
-    returned beside the map.
+    GDAL paints the classes and the confidences of a VRT separately. Where the map on top is too unsure to
+    have a class, it shows that map's confidence over another map's class: the number of such cells is
+    returned beside the map; without `on_top` there are none.
     """
     class_id = np.full(grid.shape, NO_CLASS, np.uint8)
     confidence = np.full(grid.shape, NO_CONFIDENCE, np.uint8)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
-from pipeline.addresses import file_name_of, folder_of, is_address, is_there, name_of, shown, with_lost_slash
+from pipeline.addresses import file_name_of, folder_of, is_address, name_of, shown, with_lost_slash
 from pipeline.errors import SceneError, UsageError
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, info, warning
@@ -78,8 +78,8 @@ def find_imagery(
             raise SceneError(f"{shown(path)} has lost a slash of an address: write {whole}, as plain text.")
         return _in_raster(path, card, stated)
     local = Path(path)
-    if not is_there(path):
-        raise SceneError(f"There is no file or folder {path}, or it cannot be looked at.")
+    if not local.exists():
+        raise SceneError(f"There is no file or folder {path}.")
     local = root_of(local)
     product = open_product(local)
     if product is None and not local.is_dir():

@@ -1,3 +1,5 @@
+"""Hectares and shares, in the table and in the polygons."""
+
 import csv
 from pathlib import Path
 

@@ -1,3 +1,5 @@
+"""Rasters that are valid COGs, with their colours, names and tags."""
+
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree

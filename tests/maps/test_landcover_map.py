@@ -1,3 +1,5 @@
+"""The map is the mean of the tiles, however the scene is cut into blocks."""
+
 import numpy as np
 import pytest
 from affine import Affine

@@ -1,4 +1,4 @@
-"""Maps joined into one, against the map of the whole and against the rule told cell by cell."""
+"""Maps joined into one, against the map of the whole and against the rule applied cell by cell."""
 
 import json
 import shutil
@@ -13,51 +13,15 @@ import rasterio
 from affine import Affine
 from click.testing import CliRunner
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from rasterio.crs import CRS
 from rio_cogeo.cogeo import cog_validate
 
 import cli
 from pipeline.classify import classify_scene
 from pipeline.errors import OutputError, SceneError, UsageError
-from pipeline.maps import mosaic_grid
-from pipeline.maps.cog import write_confidence, write_landcover
-from pipeline.maps.finished import MapFile, find_maps
-from pipeline.maps.landcover_map import LandcoverMap
-from pipeline.maps.mosaic import join_maps
-from pipeline.maps.mosaic_grid import common_grid
-from pipeline.options import ClassifyOptions, MosaicOptions
+from pipeline.options import ClassifyOptions
 from pipeline.scenes.synthetic import BANDS, make_scene
-from tests.support.maps import CLASSES, UTM33, make_map
-
-MODEL = {"model": "rgb", "model_digest": "sha256:0123456789abcdef"}
-CELL = 640.0
-LEFT, TOP = 400_000.0, 5_400_000.0
-
-
-def put(folder: Path, name: str, land_cover: LandcoverMap, tags: dict[str, str] = MODEL) -> Path:
-    """Write a map as `classify` leaves it; returns its raster."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}_landcover.tif"
-    write_landcover(land_cover, path, tags)
-    write_confidence(land_cover, folder / f"{name}_confidence.tif", tags)
-    (folder / f"{name}_run.json").write_text("{}")
-    return path
-
-
-def at(col: float, row: float) -> tuple[float, float]:
-    """Return the origin of a map that starts so many cells to the right of and below another."""
-    return LEFT + col * CELL, TOP - row * CELL
-
-
-def read(path: Path) -> np.ndarray:
-    with rasterio.open(path) as raster:
-        return raster.read(1)
-
-
-def join(folder: Path, output: Path, **options):
-    return join_maps(folder, output, MosaicOptions(**options))
-
+from tests.support.maps import UTM33, make_map
+from tests.support.mosaics import CELL, LEFT, TOP, at, join, layouts, put, put_two_zones, read, refused
 
 # A real model's maps of a scene and of its halves
 
@@ -155,7 +119,7 @@ def test_the_record_says_what_was_joined(classified, tmp_path):
 # Which cell is taken
 
 
-def test_the_surer_class_is_taken_and_no_data_never(tmp_path):
+def test_the_surer_class_is_shown_and_no_data_never_replaces_one(tmp_path):
     put(tmp_path / "maps", "a", make_map([[1, 1, 1, 0, 0]], [[90, 50, 70, 0, 0]]))
     put(tmp_path / "maps", "b", make_map([[2, 2, 2, 2, 0]], [[80, 60, 70, 10, 0]]))
 
@@ -190,80 +154,9 @@ def test_maps_that_touch_with_padding_join_without_a_seam(tmp_path):
     assert polygons.area_ha.tolist() == [pytest.approx(7 * 40.96), pytest.approx(40.96)]
 
 
-layouts = st.lists(
-    st.tuples(
-        st.integers(1, 5), st.integers(1, 5), st.floats(-8, 8), st.floats(-8, 8), st.integers(0, 2**32 - 1)
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
-def map_files(layout) -> list[MapFile]:
-    return [
-        MapFile(
-            name=str(i),
-            landcover=Path(),
-            confidence=Path(),
-            crs=UTM33,
-            transform=Affine(CELL, 0, LEFT + col * CELL, 0, -CELL, TOP - row * CELL),
-            shape=(rows, cols),
-            footprint=(cols - 0.25, rows - 0.5),
-            classes=CLASSES,
-            model=("rgb", "sha256:0"),
-        )
-        for i, (rows, cols, col, row, _) in enumerate(layout)
-    ]
-
-
-@given(layouts)
-def test_every_map_has_its_nearest_place_and_the_grid_ends_with_them(layout):
-    maps = map_files(layout)
-
-    grid = common_grid(maps)
-
-    far = []
-    for m, place in zip(maps, grid.places, strict=True):
-        shift = np.array(grid.transform @ (place.col, place.row)) - (m.transform.c, m.transform.f)
-        assert np.abs(shift).max() <= CELL / 2 + 1e-6
-        assert np.allclose(np.multiply(place.moved, (CELL, -CELL)), shift, atol=0.1)
-        assert min(place.row, place.col) >= 0
-        far.append((place.row + m.shape[0], place.col + m.shape[1]))
-    assert grid.shape == tuple(np.max(far, axis=0))
-    assert min(p.row for p in grid.places) == min(p.col for p in grid.places) == 0
-    assert grid.places[0].moved == (0, 0) or len(maps) > 2
-    assert grid.shape[1] - 1 < grid.footprint[0] <= grid.shape[1]
-
-
-@given(layouts, st.floats(0, 1, exclude_max=True), st.integers(1, 6))
-def test_maps_on_one_grid_are_not_moved_whatever_the_others_do(layout, phase, aligned):
-    whole = [(rows, cols, round(col) + phase, round(row), s) for rows, cols, col, row, s in layout[:aligned]]
-    maps = map_files(whole + layout[aligned:][: len(whole) - 1])
-
-    grid = common_grid(maps)
-
-    on_grid = [place for m, place in zip(maps, grid.places, strict=True) if m in maps[: len(whole)]]
-    assert all(place.moved == (0, 0) for place in on_grid)
-
-
-@given(st.integers(1, 400), st.floats(0, 1, exclude_max=True), st.floats(0, 1), st.floats(-1, 1))
-def test_scenes_that_touch_still_touch_on_any_grid(cols, hanging, overlap, phase):
-    """The first map, alone on its grid twice, decides; the two others touch each other."""
-    width = cols - hanging  # in cells; the map of it has `cols`
-    anchor, west, east = (
-        (1, 1, 0.0, 0.0, 0),
-        (1, cols, phase, 0.0, 0),
-        (1, 3, phase + width - overlap, 0.0, 0),
-    )
-
-    _, _, west_place, east_place = common_grid(map_files([anchor, anchor, west, east])).places
-
-    assert east_place.col <= west_place.col + cols
-
-
 @settings(max_examples=6)  # each writes files
 @given(layouts)
-def test_each_cell_is_the_surest_of_the_maps_that_have_it(tmp_path_factory, layout):
+def test_each_cell_shows_the_surest_of_the_maps_that_cover_it(tmp_path_factory, layout):
     folder = tmp_path_factory.mktemp("maps")
     cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for i, (rows, cols, col, row, seed) in enumerate(layout):
@@ -287,7 +180,7 @@ def test_each_cell_is_the_surest_of_the_maps_that_have_it(tmp_path_factory, layo
 # Maps between each other's cells
 
 
-def test_a_map_between_the_cells_is_moved_to_the_nearest_and_that_is_said(tmp_path, caplog):
+def test_a_map_between_the_cells_is_moved_to_the_nearest_and_a_note_says_so(tmp_path, caplog):
     put(tmp_path / "maps", "a", make_map([[1, 1]], origin=at(2.375, 0.25)))
     put(tmp_path / "maps", "b", make_map([[2, 2]], origin=at(0, 0)))
     put(tmp_path / "maps", "c", make_map([[3, 3]], origin=at(0, 1)))
@@ -376,18 +269,6 @@ def test_a_vrt_moves_with_its_maps(two_maps, tmp_path):
 # What is found, and what is refused
 
 
-def test_an_unfinished_map_is_left_out_and_named(tmp_path, caplog):
-    put(tmp_path / "maps", "done", make_map([[1]]))
-    put(tmp_path / "maps" / "sub", "half", make_map([[2]], origin=at(1, 0)))
-    (tmp_path / "maps" / "sub" / "half_run.json").unlink()
-    put(tmp_path / "maps" / ".later.1234.part", "later", make_map([[3]], origin=at(2, 0)))
-
-    assert [m.name for m in find_maps(tmp_path / "maps")] == ["done"]
-    assert "not finished" in caplog.text
-    assert "sub/half." in caplog.text
-    assert "later" not in caplog.text
-
-
 def test_a_mosaic_among_its_maps_is_not_joined_again(tmp_path, caplog):
     put(tmp_path, "scene", make_map([[1, 2]]))
     first = join(tmp_path, tmp_path / "all_landcover.tif")
@@ -401,93 +282,7 @@ def test_a_mosaic_among_its_maps_is_not_joined_again(tmp_path, caplog):
     assert not caplog.text
 
 
-def test_a_map_keeps_class_names_with_commas(tmp_path):
-    classes = (replace(CLASSES[0], name="Forest, mixed = 3"), *CLASSES[1:])
-    put(tmp_path, "scene", replace(make_map([[1]]), classes=classes))
-
-    assert find_maps(tmp_path)[0].classes == classes
-
-
-def refused(error: type[Exception], folder: Path, output: Path, **options) -> str:
-    before = sorted(folder.parent.rglob("*"))
-    with pytest.raises(error) as caught:
-        join(folder, output, **options)
-    assert sorted(folder.parent.rglob("*")) == before
-    return str(caught.value)
-
-
-@pytest.fixture
-def zones(tmp_path) -> Path:
-    folder = tmp_path / "maps"
-    for name, zone in [("a", 32632), ("b", 32633), ("c", 32633)]:
-        put(folder, name, make_map([[1]], crs=CRS.from_epsg(zone)))
-    return folder
-
-
-def test_maps_of_two_zones_are_told_apart_and_one_can_be_chosen(zones, tmp_path):
-    message = refused(UsageError, zones, tmp_path / "map.tif")
-    assert "EPSG:32632 (1 map), EPSG:32633 (2 maps)" in message
-    assert "`crs` EPSG:3263" in message
-
-    assert join(zones, tmp_path / "map.tif", crs="EPSG:32633").maps == 2
-    assert "EPSG:32632 (1 map)" in refused(UsageError, zones, tmp_path / "m.tif", crs="EPSG:32634")
-    assert "`crs`" in refused(UsageError, zones, tmp_path / "m.tif", crs="zone 33")
-
-
-@pytest.mark.parametrize(
-    ("other", "tags", "message"),
-    [
-        (
-            make_map([[1]]),
-            MODEL | {"model_digest": "sha256:fedcba9876543210"},
-            "sha256:01234567 (1 map), rgb sha256:fed",
-        ),
-        (
-            make_map([[1]], cell=160.0),
-            MODEL,
-            r"160 m (1 map), 640 m (1 map): classify all scenes with one `stride`",
-        ),
-        (replace(make_map([[1]]), classes=CLASSES[:2]), MODEL, "other classes"),
-        (make_map([[1]], crs=None), MODEL, "none (1 map): join one at a time, such as `crs` EPSG:32633"),
-    ],
-    ids=["model", "stride", "classes", "pixel space"],
-)
-def test_maps_that_do_not_belong_together_are_refused(tmp_path, other, tags, message):
-    put(tmp_path / "maps", "a", make_map([[1]]))
-    put(tmp_path / "maps", "b", other, tags)
-
-    assert message in refused(UsageError, tmp_path / "maps", tmp_path / "map.tif")
-
-
-def test_maps_in_pixel_space_have_no_place(tmp_path):
-    put(tmp_path / "maps", "a", make_map([[1]], crs=None))
-
-    assert "`assume_crs`" in refused(UsageError, tmp_path / "maps", tmp_path / "map.tif")
-
-
-def test_a_damaged_map_is_named(tmp_path):
-    path = put(tmp_path / "maps", "bad", make_map([[1]]))
-    path.write_bytes(path.read_bytes()[:100])
-    assert "bad_landcover.tif cannot be read" in refused(SceneError, tmp_path / "maps", tmp_path / "map.tif")
-
-    put(tmp_path / "maps", "bad", make_map([[1]]))
-    (tmp_path / "maps" / "bad_confidence.tif").unlink()
-    assert "bad_confidence.tif" in refused(SceneError, tmp_path / "maps", tmp_path / "map.tif")
-
-    write_confidence(make_map([[1, 2]]), tmp_path / "maps" / "bad_confidence.tif")
-    assert "does not belong" in refused(SceneError, tmp_path / "maps", tmp_path / "map.tif")
-
-
-def test_a_raster_that_is_no_map_is_named(tmp_path, write_raster):
-    write_raster(np.ones((1, 2, 2), np.uint8), "maps/x_landcover.tif")
-    (tmp_path / "maps" / "x_run.json").write_text("{}")
-
-    assert "lacks the tags that say what its cells are" in refused(
-        SceneError, tmp_path / "maps", tmp_path / "map.tif"
-    )
-
-
-def test_files_that_are_no_mosaics_are_not_replaced_unasked(tmp_path):
+def test_files_of_others_are_replaced_only_with_overwrite(tmp_path):
     put(tmp_path / "maps", "scene", make_map([[1]]))
 
     assert "`overwrite`" in refused(OutputError, tmp_path / "maps", tmp_path / "maps" / "scene.tif")
@@ -498,7 +293,7 @@ def test_files_that_are_no_mosaics_are_not_replaced_unasked(tmp_path):
     assert join(tmp_path / "maps", tmp_path / "map.tif", overwrite=True).maps == 1
 
 
-def test_a_mosaic_killed_at_its_last_step_is_made_again(tmp_path, monkeypatch):
+def test_a_mosaic_that_was_killed_while_it_was_published_is_made_again(tmp_path, monkeypatch):
     put(tmp_path / "maps", "scene", make_map([[1]]))
 
     def killed(staging, folder, last, stale):
@@ -520,17 +315,19 @@ def test_a_mosaic_killed_at_its_last_step_is_made_again(tmp_path, monkeypatch):
     }
 
 
-def test_nonsense_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "maps").mkdir()
-    assert "no finished map" in refused(UsageError, tmp_path / "maps", tmp_path / "map.tif")
-    assert ".tif nor a .vrt" in refused(UsageError, tmp_path / "maps", tmp_path / "map.png")
+def test_a_damaged_map_is_refused_before_anything_is_written(tmp_path):
+    path = put(tmp_path / "maps", "bad", make_map([[1]]))
+    path.write_bytes(path.read_bytes()[:100])
+    assert "bad_landcover.tif cannot be read" in refused(SceneError, tmp_path / "maps", tmp_path / "map.tif")
+
+
+def test_a_mosaic_is_a_tif_or_a_vrt(tmp_path):
     put(tmp_path / "maps", "a", make_map([[1]]))
-    put(tmp_path / "maps", "b", make_map([[1]], origin=at(99, 99)))
-    monkeypatch.setattr(mosaic_grid, "MAX_CELLS", 9_999)
-    assert "100 x 100 cells" in refused(UsageError, tmp_path / "maps", tmp_path / "map.tif")
+    assert ".tif nor a .vrt" in refused(UsageError, tmp_path / "maps", tmp_path / "map.png")
 
 
-def test_the_command_joins_and_says_where(zones, tmp_path):
+def test_the_command_joins_and_says_where(tmp_path):
+    zones = put_two_zones(tmp_path / "maps")
     arguments = ["mosaic", str(zones), "-o", str(tmp_path / "out" / "map.vrt")]
 
     failed = CliRunner().invoke(cli.main, arguments)

@@ -1,3 +1,5 @@
+"""Polygons that are the map, in every format."""
+
 import json
 import sqlite3
 import time

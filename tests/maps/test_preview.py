@@ -1,3 +1,5 @@
+"""The picture of a map."""
+
 from pathlib import Path
 
 import matplotlib.image

@@ -1,3 +1,5 @@
+"""The QGIS style."""
+
 from pathlib import Path
 from xml.etree import ElementTree
 
