@@ -29,6 +29,7 @@ from pipeline.classify import PreparedScene, compute_map, prepare_scene
 from pipeline.maps.landcover_map import NO_CLASS, LandcoverMap
 from pipeline.model.bundle import load_bundle
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 from pipeline.options import DEFAULT_MODEL, ClassifyOptions, PredictorOptions, SceneOptions
 
 GROUPS = {
@@ -200,7 +201,7 @@ def summarize(scores: list[Score]) -> dict[str, Any]:
 def main(data: Path, model: str, stride: int, half: str, device: str, as_json: bool) -> None:
     """Score a model on the labelled scenes in DATA."""
     bundle = load_bundle(model)
-    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device=device))
+    predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions(device=device))
     report = summarize(score_scenes(data, predictor, ClassifyOptions(stride=stride), half))
     if as_json:
         click.echo(json.dumps(report, indent=2))

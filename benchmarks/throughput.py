@@ -1,10 +1,10 @@
-"""What is claimed about speed and memory, from one run: `python benchmarks/throughput.py`.
+"""Measures speed, memory and agreement of prediction: `python benchmarks/throughput.py`.
 
-- tiles per second of the network alone, of `landcover classify` from the scene's file to the map's
-  files, and their ratio. The two are timed in turn, since machines are noisy.
-- peak memory of classifying a scene and one of four times its pixels (with --full: of sixteen times, a
-  whole Sentinel-2 scene), each in a process of its own.
-- how many tiles get the same class in half precision, and compiled, as in single precision.
+- Speed: tiles per second of the network alone, of `landcover classify` from the scene's file to the map's
+  files, and the ratio of the two. They are timed alternately, since machines are noisy.
+- Memory: the peak when classifying a scene and one with four times as many pixels (with --full: sixteen
+  times as many, a whole Sentinel-2 scene), each in a process of its own.
+- Agreement: how many tiles get the same class in half precision, and compiled, as in single precision.
 """
 
 import io
@@ -31,6 +31,7 @@ from pipeline.classify import classify_scene
 from pipeline.errors import DeviceError
 from pipeline.model.bundle import load_bundle
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 from pipeline.tiles import TileBlock, TileGrid
 from pipeline.values import PixelTransform
@@ -44,7 +45,7 @@ AGREEMENT_TILES = 2700
 
 
 def make_scene(path: Path, size: int) -> Path:
-    """Write a square L1C scene: noise at scales from fields to single pixels, tiled and deflated as usual."""
+    """Write a square L1C scene of noise, at scales from fields to single pixels, and return its path."""
     random = np.random.default_rng(1)
     block = 512
     profile = {
@@ -76,38 +77,38 @@ def make_scene(path: Path, size: int) -> Path:
 
 
 def time_network(predictor: Predictor, tiles: int) -> float:
-    """Tiles per second of the network alone: its input is ready, its output is thrown away."""
-    card = predictor.card
-    plan = predictor.plan(PixelTransform.identity(len(card.bands)), tiles)
-    shape = predictor.batch_size, len(card.bands), card.tile_size, card.tile_size
+    """Return the network's own tiles per second, with its input prepared and its output ignored."""
+    card, batch_size = predictor.card, predictor.engine.batch_size
+    runner = predictor.engine.scene_runner(PixelTransform.identity(len(card.bands)), tiles)
+    shape = batch_size, len(card.bands), card.tile_size, card.tile_size
     values = (
         torch.randn(shape)
         .to(predictor.device, predictor.precision)
         .contiguous(memory_format=torch.channels_last)
     )
-    batches = max(1, round(tiles / predictor.batch_size))
+    batches = max(1, round(tiles / batch_size))
 
     @torch.inference_mode()
     def run() -> None:
-        plan.network(values)
+        runner.network(values)
 
     started = time.perf_counter()
-    # As many batches at a time as the whole path computes.
-    for future in [predictor.submit(plan, run) for _ in range(batches)]:
+    # As many batches at a time as when classifying a scene.
+    for future in [runner.run(run) for _ in range(batches)]:
         future.result()
     if predictor.device.type == "cuda":
         torch.cuda.synchronize()
-    return batches * predictor.batch_size / (time.perf_counter() - started)
+    return batches * batch_size / (time.perf_counter() - started)
 
 
 def measure_speed(scene: Path, size: int, model: str, options: PredictorOptions, rounds: int) -> dict:
-    """Time the network alone and the whole path in turn, `rounds` times each."""
+    """Time the network alone and whole classifications alternately, `rounds` times each."""
     bundle = load_bundle(model)
-    predictor = Predictor(bundle.load_network(), bundle.card, options)
+    predictor = Predictor(load_network(bundle), bundle.card, options)
     tiles = TileGrid(size, size, bundle.card.tile_size, OPTIONS.stride_for(bundle.card.tile_size)).tile_count
     alone, whole = [], []
     with tempfile.TemporaryDirectory() as output:
-        classify_scene(str(scene), Path(output), predictor, OPTIONS)  # warm: files cached, compiled
+        classify_scene(str(scene), Path(output), predictor, OPTIONS)  # warm-up: caches files, compiles
         for _ in range(rounds):
             alone.append(time_network(predictor, tiles))
             started = time.perf_counter()
@@ -123,21 +124,21 @@ def measure_speed(scene: Path, size: int, model: str, options: PredictorOptions,
 
 
 def peak_memory(scene: Path, model: str, options: PredictorOptions) -> float | None:
-    """Peak resident memory, in MiB, of a process that classifies the scene and does nothing else.
+    """Return the peak resident memory, in MiB, of a process that only classifies the scene.
 
-    None where the system doesn't tell (Windows).
+    None where the system doesn't report it (Windows).
     """
     with multiprocessing.get_context("spawn").Pool(1) as process:
-        return process.apply(_classify_and_weigh, (scene, model, options))
+        return process.apply(_classify_and_measure, (scene, model, options))
 
 
-def _classify_and_weigh(scene: Path, model: str, options: PredictorOptions) -> float | None:
+def _classify_and_measure(scene: Path, model: str, options: PredictorOptions) -> float | None:
     try:
         import resource
     except ImportError:
         return None
     bundle = load_bundle(model)
-    predictor = Predictor(bundle.load_network(), bundle.card, options)
+    predictor = Predictor(load_network(bundle), bundle.card, options)
     with tempfile.TemporaryDirectory() as output:
         classify_scene(str(scene), Path(output), predictor, OPTIONS)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -145,20 +146,20 @@ def _classify_and_weigh(scene: Path, model: str, options: PredictorOptions) -> f
 
 
 def measure_agreement(model: str, device: str, tiles: np.ndarray) -> dict[str, float | str]:
-    """Share of tiles that get the class that they get in float32, by way of computing.
+    """Return, for each way of computing, the share of tiles that get the same class as in float32.
 
-    Where compiling isn't possible, the reason stands for the share.
+    If compiling isn't possible, the reason takes the place of the share.
     """
     bundle = load_bundle(model)
     cells = np.ones((1, len(tiles)), bool)
     block = TileBlock(0, 1, np.arange(len(tiles)), tiles, 0, cells)
 
-    as_they_are = PixelTransform.identity(len(bundle.card.bands))
+    unchanged = PixelTransform.identity(len(bundle.card.bands))
 
     def classes(precision: str, compile_: str) -> np.ndarray:
         options = PredictorOptions(device, precision=precision, compile=compile_)
-        predictor = Predictor(bundle.load_network(), bundle.card, options)
-        ((_, probabilities),) = predictor.predict([block], as_they_are, len(tiles))
+        predictor = Predictor(load_network(bundle), bundle.card, options)
+        ((_, probabilities),) = predictor.predict([block], unchanged, len(tiles))
         return probabilities.argmax(axis=1)
 
     single = classes("float32", "never")
@@ -171,7 +172,7 @@ def measure_agreement(model: str, device: str, tiles: np.ndarray) -> dict[str, f
 
 
 def eurosat_tiles(data: Path) -> np.ndarray:
-    """EuroSAT's validation tiles (n, 3, 64, 64) uint8, evenly over the classes."""
+    """Return EuroSAT's validation tiles (n, 3, 64, 64) uint8, spread evenly over the classes."""
     with zipfile.ZipFile(data / "eurosat" / "EuroSAT_RGB-val.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
         names = names[:: max(1, len(names) // AGREEMENT_TILES)]
@@ -181,18 +182,21 @@ def eurosat_tiles(data: Path) -> np.ndarray:
 
 
 @click.command()
-@click.option("--size", default=2745, show_default=True, help="Side of the scene that is timed, in pixels.")
-@click.option("--full", is_flag=True, help="Take a whole Sentinel-2 scene: 10,980 pixels, minutes on a CPU.")
-@click.option("--rounds", default=3, show_default=True, help="How often each is timed; the median counts.")
+@click.option("--size", default=2745, show_default=True, help="Side of the timed scene, in pixels.")
+@click.option("--full", is_flag=True, help="Time a whole Sentinel-2 scene: 10,980 pixels, minutes on a CPU.")
+@click.option("--rounds", default=3, show_default=True, help="How often to time each; the median counts.")
 @click.option("--model", default="eurosat-rgb-resnet50", show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--compile", "compile_", default="auto", type=click.Choice(["auto", "always", "never"]))
-@click.option("--memory/--no-memory", default=True, help="Measure peak memory too.")
+@click.option("--memory/--no-memory", default=True, help="Also measure peak memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(
     size: int, full: bool, rounds: int, model: str, device: str, compile_: str, memory: bool, as_json: bool
 ) -> None:
-    """Measure speed, memory and agreement. LANDCOVER_DATA names the folder with EuroSAT's tiles."""
+    """Measure speed, memory and agreement.
+
+    Agreement is measured on EuroSAT's tiles, in the folder that LANDCOVER_DATA names.
+    """
     logging.getLogger("pipeline").setLevel(logging.ERROR)
     size, memory_sizes = (WHOLE_SCENE, MEMORY_SIZES_FULL) if full else (size, MEMORY_SIZES)
     options = PredictorOptions(device=device, compile=compile_)
@@ -214,7 +218,7 @@ def main(
 
 
 def as_table(report: dict) -> str:
-    """Lay the report out for people."""
+    """Return the report as a table for reading."""
     lines = [
         ("scene", report["scene"]),
         ("device", f"{report['device']}, {report['precision']}, batches of {report['batch_size']} tiles"),
@@ -225,7 +229,7 @@ def as_table(report: dict) -> str:
     ]
     if peaks := report.get("peak_memory_mib"):
         if None in peaks.values():
-            lines.append(("peak memory", "not measured: this system doesn't tell it"))
+            lines.append(("peak memory", "not measured: this system doesn't report it"))
         else:
             lines += [(f"peak memory, {side:,} pixels", f"{peak:,.0f} MiB") for side, peak in peaks.items()]
             small, large = peaks.values()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipeline.classify import Result, classify_scene
     from pipeline.model.bundle import Bundle, load_bundle
     from pipeline.model.predictor import Predictor
+    from pipeline.model.weights import load_network
     from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
     from pipeline.scenes.scene import open_scene
 
@@ -23,6 +24,7 @@ _HOMES = {
     "SceneOptions": "pipeline.options",
     "classify_scene": "pipeline.classify",
     "load_bundle": "pipeline.model.bundle",
+    "load_network": "pipeline.model.weights",
     "open_scene": "pipeline.scenes.scene",
 }
 
@@ -35,6 +37,7 @@ __all__ = [
     "SceneOptions",
     "classify_scene",
     "load_bundle",
+    "load_network",
     "open_scene",
 ]
 

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,13 +21,15 @@ from pipeline.maps.outputs import OutputContext, possible_files, scene_outputs, 
 from pipeline.maps.record import Record, Run, areas_of, earlier_run, identity, make_record, record_path
 from pipeline.maps.rules import NO_CONFIDENCE
 from pipeline.model.card import ModelCard
-from pipeline.model.predictor import Predictor
 from pipeline.notes import Note, log_note, warning
 from pipeline.options import ClassifyOptions
 from pipeline.scenes.gdal import without_query
 from pipeline.scenes.reader import read_blocks
 from pipeline.scenes.scene import Scene, open_scene
 from pipeline.tiles import TileBlock, TileGrid
+
+if TYPE_CHECKING:  # torch takes seconds to load, and describing a scene does without it
+    from pipeline.model.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +127,7 @@ class ComputedMap:
 def classify_scene(
     path: str,
     output: Path,
-    predictor: Predictor,
+    predictor: "Predictor",
     options: ClassifyOptions = ClassifyOptions(),
     progress: Callable[[int, int], None] | None = None,
     taken: Collection[str] = (),
@@ -155,7 +157,7 @@ def classify_scene(
 def prepare_scene(
     path: str,
     output: Path,
-    predictor: Predictor,
+    predictor: "Predictor",
     options: ClassifyOptions,
     taken: Collection[str] = (),
 ) -> PreparedScene | Result:
@@ -251,7 +253,7 @@ def _begin(blocks: Generator[TileBlock]) -> Generator[TileBlock]:
 
 def compute_map(
     prepared: PreparedScene,
-    predictor: Predictor,
+    predictor: "Predictor",
     progress: Callable[[int, int], None] | None = None,
     on_all_submitted: Callable[[], None] = lambda: None,
 ) -> ComputedMap:

@@ -1,16 +1,16 @@
-"""What can go wrong, as the user sees it: one base error and a handful of kinds.
+"""The errors that users see: one base class and a handful of kinds.
 
 Every message is one clear sentence that says what was found and what to do about it.
-Anything that is not a `LandcoverError` is a bug of ours.
+Any other exception is a bug.
 """
 
 
 class LandcoverError(Exception):
-    """Base of every error that is the input's, the option's or the machine's, not ours."""
+    """Base of all errors caused by the input, the options or the machine."""
 
 
 class UsageError(LandcoverError):
-    """An option or a combination of options cannot be meant; nothing was started."""
+    """An option or a combination of options makes no sense; nothing was started."""
 
 
 class SceneError(LandcoverError):
@@ -22,7 +22,7 @@ class ModelError(LandcoverError):
 
 
 class DeviceError(LandcoverError):
-    """The computing device asked for is absent or too small."""
+    """The requested computing device is not available or too small."""
 
 
 class TrainingError(LandcoverError):

@@ -1,7 +1,8 @@
-"""What was found or assumed, in sentences for `info`, warnings and `run.json`, each with a code for programs.
+"""Notes: what was found or assumed, as a sentence for people and a code for programs.
 
-A sentence names an option by its name in `pipeline.options`, in backticks. Whoever shows the sentence puts
-that into words of its own: the command writes `min_confidence` as --min-confidence.
+They are shown by `info`, logged as warnings and kept in `run.json`. A sentence names an option by its name
+in `pipeline.options`, in backticks; what shows it may use other names: the command turns `min_confidence`
+into --min-confidence.
 """
 
 import logging
@@ -14,16 +15,16 @@ class Note:
     """One finding."""
 
     level: Literal["info", "warning"]
-    """`warning` where something was guessed or will cost quality."""
+    """`warning` if something was guessed or will make the map worse."""
 
     code: str
-    """What was found, for programs: it stays the same when the sentence is worded anew."""
+    """What was found, for programs: it stays the same when the sentence is reworded."""
 
     option: str | None
-    """The option that was obeyed, or that overrules what was found."""
+    """The option that was followed, or that overrides what was found."""
 
     text: str
-    """One sentence."""
+    """One sentence for people."""
 
 
 def info(code: str, option: str | None, text: str) -> Note:

@@ -1,7 +1,7 @@
-"""Every choice that a user has, as frozen dataclasses, and the words for it. Imports nothing heavy.
+"""All options that a user can set, as frozen dataclasses, and their choices. Imports nothing heavy.
 
-The command, the batch's workers and the app build these; all else is given them. An option's name here is the
-name that messages give it in backticks.
+The command, the batch workers and the app build these; all other code receives them. Messages name an option
+by its name here, in backticks.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -11,32 +11,36 @@ from typing import Any
 from pipeline.errors import UsageError
 
 DEFAULT_MODEL = "eurosat-rgb-resnet50"
+"""The shipped model that is used unless another is named."""
 
 PRODUCT_LEVELS = ("l1c", "l2a")
-"""Reflectance at the top of the atmosphere and at the surface."""
+"""Product levels: reflectance at the top of the atmosphere, and at the surface."""
 
 LEVELS = ("auto", *PRODUCT_LEVELS, "tci", "rgb8")
-"""What a scene's pixels may be: auto finds out, tci is ESA's true-colour image, rgb8 training values."""
+"""What a scene's pixels may be: auto detects it, tci is ESA's true-colour image, rgb8 training values."""
 
 SAFE_RESOLUTIONS = (10, 20, 60)
-"""Of the files of a SAFE product, in metres."""
+"""Resolutions of the files in a SAFE product, in metres."""
 
 POLYGON_FORMATS = ("geojson", "gpkg", "fgb", "parquet")
+"""Formats in which a map's polygons can be written."""
+
 NO_POLYGONS = "none"
+"""The word for writing no polygons."""
 
 MIN_STRIDE = 8
-"""Pixels. Below, a map has more cells than it has to say."""
+"""The smallest stride, in pixels: below it, a map gets more cells but no more detail."""
 
 SPLIT_METHODS = ("auto", "files", "random", "location")
 """How the tiles to validate on are chosen; auto takes split files if there are any."""
 
 JOURNAL_AFTER = 30.0
-"""Seconds of work that are sooner done again than kept."""
+"""Seconds of work before progress is saved: less is repeated sooner than saved."""
 
 
 @dataclass(frozen=True)
 class SceneOptions:
-    """What the user states about a scene; it beats whatever is found."""
+    """What the user states about a scene; it overrides whatever is found."""
 
     bands: tuple[tuple[str, int], ...] = ()
     """Band names with their 1-based position in the file."""
@@ -45,16 +49,16 @@ class SceneOptions:
     """One of `LEVELS`."""
 
     offset: int | None = None
-    """Added to stored values before scaling; None to find it out."""
+    """Added to stored values before scaling; None to detect it."""
 
     mask: Path | str | None = None
-    """A raster of pixels to leave out. An address has to be a str: a Path makes one slash of two."""
+    """A raster of pixels to leave out. A URL has to be a str, since a Path turns `//` into `/`."""
 
     assume_crs: str | None = None
     """The coordinate system of a scene that has none."""
 
     assume_gsd: float | None = None
-    """Metres a pixel of a scene without georeference, which is then classified in pixel space."""
+    """Metres per pixel of a scene without georeference, which is then classified in pixel space."""
 
     safe_resolution: int = 10
     """Which files of a SAFE product are read, one of `SAFE_RESOLUTIONS`."""
@@ -62,26 +66,26 @@ class SceneOptions:
 
 @dataclass(frozen=True)
 class ClassifyOptions:
-    """What the user may decide about one scene's map.
+    """How to make the map of a scene.
 
-    A map that is there already is left as it is. It is refused if another model, input or options made it,
-    unless `refresh` or `overwrite` says otherwise.
+    An existing map is kept. If it was made with another model, input or options, that is an error unless
+    `refresh` or `overwrite` is set.
     """
 
     scene: SceneOptions = field(default_factory=SceneOptions)
-    """What the scene's pixels are."""
+    """What the user states about the scene."""
 
     stride: int | None = None
-    """Pixels from one tile to the next; None for the model's tile."""
+    """Pixels from one tile to the next; None for the side of the model's tile."""
 
     min_confidence: int = 0
-    """Percent; cells less certain than this become no data."""
+    """Percent; cells with less confidence become no data."""
 
     polygons: str = "geojson"
     """One of `POLYGON_FORMATS`, or `NO_POLYGONS`."""
 
     probabilities: bool = False
-    """Also write a raster with a band a class."""
+    """Also write a raster with one band per class."""
 
     preview: bool = False
     """Also write a picture of the map with its legend."""
@@ -90,19 +94,23 @@ class ClassifyOptions:
     """Test-time augmentation: the mean over each tile's eight flips and rotations."""
 
     overwrite: bool = False
-    """Classify again what is done already, whoever made it."""
+    """Classify again even if the map exists, no matter how it was made."""
 
     refresh: bool = False
-    """Classify again what another model, input or other options made."""
+    """Classify again if the existing map was made with another model, input or options."""
 
     reader_threads: int = 0
     """Threads that read the scene; 0 for as many as keep the device busy."""
 
     journal_after: float = JOURNAL_AFTER
-    """Seconds of work after which progress is kept for a later run."""
+    """Seconds of work after which progress is saved, for a later run to resume."""
 
     def stride_for(self, tile_size: int) -> int:
-        """Return the stride; raises UsageError if the model's tiles would leave gaps or be too many."""
+        """Return the stride in pixels.
+
+        Raises:
+            UsageError: tiles of this size would leave gaps or be too many.
+        """
         stride = self.stride or tile_size
         if not MIN_STRIDE <= stride <= tile_size:
             raise UsageError(
@@ -112,14 +120,14 @@ class ClassifyOptions:
         return stride
 
     def check(self, tile_size: int) -> None:
-        """Raise UsageError if an option cannot be meant, or not with a model of this tile size."""
+        """Raise UsageError if an option is out of range, or does not suit a model of this tile size."""
         self.stride_for(tile_size)
         if not 0 <= self.min_confidence <= 100:
             raise UsageError(f"`min_confidence` is a percentage, not {self.min_confidence}.")
         check_polygons(self.polygons)
 
     def identity(self, tile_size: int) -> dict[str, Any]:
-        """Return the options that change what is written, as plain values."""
+        """Return the options that change what is written, as plain values for comparing runs."""
         decisive = asdict(replace(self, stride=self.stride_for(tile_size)))
         for name in ("overwrite", "refresh", "reader_threads", "journal_after"):
             del decisive[name]
@@ -128,44 +136,44 @@ class ClassifyOptions:
 
 @dataclass(frozen=True)
 class PredictorOptions:
-    """How to compute."""
+    """How to compute probabilities."""
 
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """Where to compute: auto, cpu, cuda or cuda:N."""
 
     batch_size: int = 0
-    """Tiles a batch; 0 is the device's own."""
+    """Tiles per batch; 0 for what suits the device."""
 
     precision: str = "auto"
     """auto, float32, bfloat16 or float16; auto is half precision where the device is faster in it."""
 
     compile: str = "auto"
-    """auto (if the scene is long enough to pay for it), always or never."""
+    """When to compile the network: auto (for scenes so large that it saves time), always or never."""
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """What the user may decide about a batch."""
+    """How to run a batch of scenes."""
 
     timeout: float = 600.0
-    """Seconds without progress after which a scene fails."""
+    """Seconds without progress after which a scene counts as failed."""
 
     fail_fast: bool = False
-    """End the batch at the first scene that fails."""
+    """Stop the batch when the first scene fails."""
 
 
 @dataclass(frozen=True)
 class MosaicOptions:
-    """What the user may decide about a mosaic."""
+    """How to join maps into a mosaic."""
 
     crs: str | None = None
-    """The zone whose maps are joined; None where there is only one."""
+    """The coordinate system whose maps are joined; None if all maps have the same."""
 
     polygons: str = "geojson"
     """One of `POLYGON_FORMATS`, or `NO_POLYGONS`."""
 
     overwrite: bool = False
-    """Replace files that are not an earlier mosaic's, too."""
+    """Also replace files that do not belong to an earlier mosaic."""
 
 
 @dataclass(frozen=True)
@@ -190,25 +198,25 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class AppOptions:
-    """What the user decides about the app."""
+    """How to run the app."""
 
     model: str
-    """The name or folder of the model that is chosen at first."""
+    """Name or folder of the model that is selected at first."""
 
     host: str = "127.0.0.1"
-    """The address to listen at."""
+    """The address to listen on."""
 
     port: int = 8000
-    """0 takes any that is free."""
+    """The port to listen on; 0 for any free one."""
 
     root: Path | None = None
-    """A folder whose scenes and maps visitors may look at."""
+    """A folder whose scenes and maps visitors may open; None for no such folder."""
 
     max_upload: int = 2 * 2**30
-    """Bytes that a scene may have."""
+    """The largest scene that may be uploaded, in bytes."""
 
 
 def check_polygons(polygons: str) -> None:
-    """Raise UsageError if there is no such format of polygons."""
+    """Raise UsageError if this is not a format for polygons."""
     if polygons not in (*POLYGON_FORMATS, NO_POLYGONS):
-        raise UsageError(f"`polygons` is one of {', '.join(POLYGON_FORMATS)} and none.")
+        raise UsageError(f"`polygons` is one of {', '.join(POLYGON_FORMATS)} and {NO_POLYGONS}.")

@@ -1,4 +1,4 @@
-"""Reflectance, stored pixels and training values: how each becomes another. Numbers only, no files."""
+"""Converting between stored pixels, reflectance and training values. Numbers only, no files."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NATURAL_COLOR = ("B04", "B03", "B02")
-"""The bands of red, green and blue, in the order in which pictures hold them."""
+"""The bands for red, green and blue, in the order of a picture's channels."""
 
 DIGITAL_NUMBERS = 10_000
 """Sentinel-2 stores reflectance times this number."""
@@ -20,49 +20,58 @@ Numbers = TypeVar("Numbers", float, npt.NDArray, "Tensor")
 
 @dataclass(frozen=True)
 class Scaling:
-    """How reflectance becomes the values that a network is trained on: clipped, then stretched linearly."""
+    """How reflectance becomes training values: clipped, then stretched linearly."""
 
     reflectance: tuple[float, float]
-    """The lowest and the highest reflectance that the values can stand for."""
+    """The lowest and the highest reflectance; what lies beyond is clipped."""
 
     values: tuple[float, float]
-    """The values that stand for these two."""
+    """The training values of these two."""
 
     @property
     def stretch(self) -> float:
-        """Return how many values a reflectance of 1 is worth."""
+        """Training values per unit of reflectance."""
         (dark, bright), (low, high) = self.reflectance, self.values
         return (high - low) / (bright - dark)
 
     def to_value(self, reflectance: Numbers) -> Numbers:
-        """Return the training value, not clipped, that stands for a reflectance (a number or an array)."""
+        """Return the training value, not clipped, of a reflectance (a number or an array)."""
         return self.values[0] + self.stretch * (reflectance - self.reflectance[0])
 
     def to_reflectance(self, value: Numbers) -> Numbers:
-        """Return the reflectance that a training value (a number or an array) stands for."""
+        """Return the reflectance of a training value (a number or an array)."""
         return self.reflectance[0] + (value - self.values[0]) / self.stretch
 
 
 EUROSAT_RGB_SCALING = Scaling(reflectance=(0.0, 0.275), values=(1.0, 255.0))
-"""How EuroSAT's RGB tiles were made of L1C reflectance, checked on 375 pairs of its RGB and multispectral
-tiles."""
+"""How EuroSAT's RGB tiles were made from L1C reflectance.
+
+Checked on 375 pairs of its RGB and multispectral tiles.
+"""
 
 
 @dataclass(frozen=True)
 class PixelTransform:
-    """value = clip(gain[b] * pixel + bias[b], low, high): stored pixel -> the model's training value.
+    """Stored pixel -> the model's training value: `clip(gain[b] * pixel + bias[b], low, high)`.
 
-    One multiplication and one addition a pixel, so that it can run on the device on raw integers.
+    One multiplication and one addition per pixel, which the device can do on raw integers.
     """
 
     gain: tuple[float, ...]
+    """Factor of each band."""
+
     bias: tuple[float, ...]
+    """Number added to each band, after the multiplication."""
+
     low: float
+    """The lowest training value."""
+
     high: float
+    """The highest training value."""
 
     @classmethod
     def identity(cls, bands: int) -> "PixelTransform":
-        """Return the step for pixels that already are training values, 0 to 255: none."""
+        """Return the transform for pixels that are training values already, 0 to 255."""
         return cls((1.0,) * bands, (0.0,) * bands, 0.0, 255.0)
 
     def apply(self, pixels: npt.NDArray) -> npt.NDArray[np.float32]:

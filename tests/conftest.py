@@ -87,6 +87,7 @@ def light():
 @pytest.fixture(scope="session")
 def light_predictor(light):
     from pipeline.model.predictor import Predictor
+    from pipeline.model.weights import load_network
     from pipeline.options import PredictorOptions
 
-    return Predictor(light.load_network(), light.card, PredictorOptions(device="cpu"))
+    return Predictor(load_network(light), light.card, PredictorOptions(device="cpu"))

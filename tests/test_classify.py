@@ -466,10 +466,11 @@ def test_progress_reaches_the_number_of_tiles(l1c, tmp_path, light_predictor):
 def test_a_model_with_other_tiles_and_classes_gives_its_own_map(l1c, tmp_path):
     import torch
 
-    from pipeline.model.bundle import load_bundle, save_bundle
+    from pipeline.model.bundle import load_bundle
     from pipeline.model.card import LandCoverClass, ModelCard
     from pipeline.model.network import build_network
     from pipeline.model.predictor import Predictor
+    from pipeline.model.weights import load_network, save_bundle
     from pipeline.options import PredictorOptions
     from pipeline.values import Scaling
 
@@ -489,7 +490,7 @@ def test_a_model_with_other_tiles_and_classes_gives_its_own_map(l1c, tmp_path):
     )
     network = build_network("resnet18", bands=2, classes=2, head="mlp").eval()
     bundle = load_bundle(save_bundle(network, card, tmp_path / "mine").path)
-    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device="cpu"))
+    predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions(device="cpu"))
     result = classify(l1c(), tmp_path / "out", predictor)
     with rasterio.open(result.files["landcover"]) as raster:
         assert raster.res == (320, 320)

@@ -9,6 +9,7 @@ from pipeline.errors import UsageError
 from pipeline.model.bundle import Bundle, list_bundles, load_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 
 Use = Literal["images", "scenes"]
 
@@ -49,7 +50,7 @@ class Models:
         slot = self._slots[name, use]
         with slot.lock:
             if slot.predictor is None:
-                slot.predictor = Predictor(self._bundles[name].load_network(), card)
+                slot.predictor = Predictor(load_network(self._bundles[name]), card)
             return slot.predictor
 
     def describe(self) -> list[dict[str, Any]]:

@@ -167,10 +167,11 @@ def _load_predictor(bundle: "Bundle", setup: Setup, device: "torch.device") -> "
     import torch
 
     from pipeline.model.predictor import Predictor
+    from pipeline.model.weights import load_network
 
     if device.type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // (setup.workers or 1)))
-    return Predictor(bundle.load_network(), bundle.card, replace(setup.predictor, device=str(device)))
+    return Predictor(load_network(bundle), bundle.card, replace(setup.predictor, device=str(device)))
 
 
 @dataclass
@@ -282,7 +283,7 @@ class Worker:
             except LandcoverError as error:
                 # The device's memory may only be full for now, with what other programs hold.
                 reason, unexpected = str(error), isinstance(error, DeviceError)
-                log.error("%s", reason)
+                log.error("%s", reason)  # noqa: TRY400 - the sentence says it all
             except Exception as error:
                 kind = type(error).__name__
                 reason = f"Unexpected {kind} while {stage} (a bug of ours; the log shows where): {error}"

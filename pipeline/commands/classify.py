@@ -11,6 +11,7 @@ from pipeline.commands.printing import print_areas, print_error, progress_bar
 from pipeline.files import make_folder
 from pipeline.model.bundle import load_bundle
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 from pipeline.options import ClassifyOptions, PredictorOptions
 
 
@@ -25,7 +26,7 @@ def classify(
     bundle = load_bundle(model)
     options.check(bundle.card.tile_size)
     make_folder(output)
-    predictor = Predictor(bundle.load_network(), bundle.card, predictor_options)
+    predictor = Predictor(load_network(bundle), bundle.card, predictor_options)
     statuses: dict[str, int] = {}  # of the scenes that failed
     done: set[str] = set()
     for scene in scenes:

@@ -10,6 +10,7 @@ from pipeline.commands.printing import print_scores
 from pipeline.errors import UsageError
 from pipeline.model.bundle import load_bundle
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 from pipeline.options import PredictorOptions
 from pipeline.training.dataset import load_tiles
 from pipeline.training.evaluate import evaluate_with, measure_tta
@@ -39,7 +40,7 @@ def evaluate(
     if raw_tiles and not robustness:
         raise UsageError("--raw-tiles is used by --robustness only: give that too.")
     bundle = load_bundle(model)
-    predictor = Predictor(bundle.load_network(), bundle.card, predictor_options)
+    predictor = Predictor(load_network(bundle), bundle.card, predictor_options)
     wanted = read_names(names) if names else None
     tiles = load_tiles(data, wanted, bands=bundle.card.bands, skip_unreadable=skip_unreadable)
     raw = None

@@ -1,7 +1,7 @@
-"""Model bundles: a folder with the weights and a card that says all that `classify` needs to know.
+"""Model bundles on disk: finding them, reading and rewriting their cards. No torch here.
 
-`model.safetensors` holds the weights: matrices and kernels in half precision, vectors in single. `card.json`
-is the card, see `pipeline.model.card`.
+A bundle is a folder with a `card.json` (see `pipeline.model.card`) and a `model.safetensors` (see
+`pipeline.model.weights`): all that `classify` needs.
 """
 
 import hashlib
@@ -11,15 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import nn
-
 from pipeline.errors import ModelError
-from pipeline.files import make_folder, write_files
+from pipeline.files import write_files
 from pipeline.model.card import ModelCard
-from pipeline.model.network import build_network
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
@@ -27,48 +21,20 @@ CARD = "card.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model on disk: its card and the folder it lies in."""
+    """A model on disk."""
 
     card: ModelCard
+    """What the network was trained on and what it gives."""
+
     path: Path
-
-    def load_network(self) -> nn.Module:
-        """Return the network in evaluation mode, float32, on the CPU.
-
-        Raises ModelError if the weights are missing, damaged, or not those that the card describes.
-        """
-        weights_path = self.path / WEIGHTS
-        if not weights_path.is_file():
-            raise ModelError(f"The model folder {self.path} has no {WEIGHTS}.")
-        if digest_of(weights_path) != self.card.digest:
-            raise ModelError(f"{weights_path} is not the file that {CARD} describes: its SHA-256 differs.")
-        try:
-            weights = load_file(weights_path)
-        except SafetensorError as error:
-            raise ModelError(f"{weights_path} is damaged: {error}.") from error
-        with torch.device("meta"):  # the loaded tensors take the place of random ones that cost time
-            network = build_network(
-                self.card.architecture,
-                bands=len(self.card.bands),
-                classes=len(self.card.classes),
-                head=self.card.head,
-                stem=self.card.stem,
-                upsample=self.card.upsample,
-            )
-        try:
-            network.load_state_dict(weights, assign=True)
-        except RuntimeError as error:
-            raise ModelError(
-                f"{weights_path} does not fit the {self.card.architecture} with {len(self.card.bands)} bands "
-                f"and {len(self.card.classes)} classes that {CARD} describes."
-            ) from error
-        return network.float().eval()
+    """The folder with the card and the weights."""
 
 
 def load_bundle(name_or_path: str | Path) -> Bundle:
-    """Find a bundle by the name of one that ships, or by its folder, and read its card.
+    """Find a shipped bundle by its name, or any bundle by its folder, and read its card.
 
-    Raises ModelError, naming the bundles that ship, if there is none.
+    Raises:
+        ModelError: there is no such bundle (the message lists the shipped ones), or its card is damaged.
     """
     candidates = [Path(name_or_path)]
     if len(candidates[0].parts) == 1:
@@ -79,7 +45,7 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     shipped = ", ".join(list_bundles()) or "none"
     raise ModelError(
         f"No model '{name_or_path}': it is neither a folder with a {CARD} "
-        f"nor one of those that ship ({shipped})."
+        f"nor one of the shipped models ({shipped})."
     )
 
 
@@ -94,48 +60,31 @@ def _read_card(path: Path) -> ModelCard:
         raise ModelError(f"{path}: {error}") from error
 
 
-def save_bundle(network: nn.Module, card: ModelCard, path: Path) -> Bundle:
-    """Write weights and card into the folder `path`, whole or not at all.
-
-    Returns the bundle as `load_bundle` would: its card has the weights' digest. Raises OutputError if
-    the folder or a file cannot be written.
-    """
-    # Vectors (biases, batch-norm statistics) cost nothing and have the wider range: they stay single.
-    tensors = {
-        name: (tensor.half() if tensor.is_floating_point() and tensor.dim() > 1 else tensor).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
-    weights = save({name: tensor.cpu() for name, tensor in tensors.items()})
-    card = replace(card, digest="sha256:" + hashlib.sha256(weights).hexdigest())
-    make_folder(path)
-    write_files({path / WEIGHTS: weights, path / CARD: _card_bytes(card)})
-    return load_bundle(path)
-
-
 def rewrite_card(bundle: Bundle, **changes: Any) -> Bundle:
-    """Change fields of a saved bundle's card, its metrics say; the weights stay."""
-    write_files({bundle.path / CARD: _card_bytes(replace(bundle.card, **changes))})
+    """Change fields of a saved bundle's card, such as its metrics, without touching the weights."""
+    write_files({bundle.path / CARD: card_bytes(replace(bundle.card, **changes))})
     return load_bundle(bundle.path)
 
 
-def _card_bytes(card: ModelCard) -> bytes:
+def card_bytes(card: ModelCard) -> bytes:
+    """Return the content of a `card.json`."""
     return (json.dumps(card.to_json(), indent=2) + "\n").encode("utf-8")
 
 
 def list_bundles() -> list[str]:
-    """Return the names of the bundles that ship, in alphabetical order."""
+    """Return the names of the shipped bundles, in alphabetical order."""
     return sorted(card.parent.name for card in shipped_models().glob(f"*/{CARD}"))
 
 
 def shipped_models() -> Path:
-    """Return the folder of the bundles that ship: inside an installed package, else `models/` beside it.
+    """Return the folder of the shipped bundles: inside an installed package, else `models/` beside it.
 
     The environment variable LANDCOVER_MODELS names another one.
     """
     if override := os.environ.get("LANDCOVER_MODELS"):
         return Path(override)
     package = Path(__file__).resolve().parents[1]
-    # In this order: beside an installed package `models` may be anybody's.
+    # In this order: a folder `models` beside an installed package may be something else.
     packaged = package / "_models"
     return packaged if packaged.is_dir() else package.parent / "models"
 
@@ -144,11 +93,3 @@ def digest_of(path: Path) -> str:
     """Return the file's digest as `sha256:<hex>`."""
     with path.open("rb") as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def standardisation(card: ModelCard, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation as `(1, B, 1, 1)` float32 tensors that broadcast over a batch."""
-    shape = (1, len(card.bands), 1, 1)
-    mean = torch.tensor(card.mean, dtype=torch.float32, device=device).reshape(shape)
-    std = torch.tensor(card.std, dtype=torch.float32, device=device).reshape(shape)
-    return mean, std

@@ -1,7 +1,7 @@
-"""A model's card: what a network was trained on and what its outputs mean. Plain values; no network here.
+"""A model's card: what a network was trained on and what its outputs mean. Plain values, no network.
 
-`card.json` follows the STAC Machine Learning Model extension (`mlm:` fields,
-https://github.com/stac-extensions/mlm) where it has a field; what it has none for stands under `landcover:`.
+`card.json` uses the fields of the STAC Machine Learning Model extension (`mlm:`,
+https://github.com/stac-extensions/mlm) where there are any, and fields of its own (`landcover:`) otherwise.
 """
 
 import math
@@ -16,41 +16,75 @@ from pipeline.values import Scaling
 
 @dataclass(frozen=True)
 class LandCoverClass:
-    """One class of the map: its value in the raster (1-255), its name and its colour as `#rrggbb`."""
+    """One class of the map."""
 
     id: int
+    """Its value in the raster, 1 to 255."""
+
     name: str
+    """Its name, as legends and tables show it."""
+
     color: str
+    """Its colour in the map, as `#rrggbb`."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a network was trained on and what it gives.
-
-    `bands` are Sentinel-2 band names in channel order; `level` is the product level of the training
-    pixels (`l1c` or `l2a`); `mean` and `std` are per band, on the scale of `scaling.values`; `gsd` is
-    in metres; logits are divided by `temperature` before the softmax. `stem` and `upsample` say how the
-    network differs from torchvision's (see `build_network`).
-    """
+    """What a network was trained on and what its outputs mean."""
 
     name: str
+    """The model's name; a shipped model's folder has the same name."""
+
     architecture: str
+    """The network: a name in the table of `pipeline.model.network`."""
+
     head: str
+    """The layers after the backbone, `linear` or `mlp`."""
+
     bands: tuple[str, ...]
+    """Names of the Sentinel-2 bands, in the order of the network's input channels."""
+
     level: str
+    """Product level of the training pixels, one of `PRODUCT_LEVELS`."""
+
     scaling: Scaling
+    """How reflectance became training values."""
+
     mean: tuple[float, ...]
+    """Mean of the training values in each band, for standardising the input."""
+
     std: tuple[float, ...]
+    """Standard deviation of the training values in each band."""
+
     tile_size: int
+    """Side of a tile in pixels."""
+
     gsd: float
+    """Ground sampling distance of the training pixels, in metres."""
+
     classes: tuple[LandCoverClass, ...]
+    """The classes, in the order of the network's outputs."""
+
     temperature: float = 1.0
+    """Divides the logits before the softmax, so that confidence agrees with accuracy."""
+
     metrics: dict[str, Any] = field(default_factory=dict)
+    """Measured quality: accuracy, the split it was measured on, and more."""
+
     training: dict[str, Any] = field(default_factory=dict)
+    """How the model was trained: recipe, data, best epoch."""
+
     license: str = ""
+    """The license of the weights."""
+
     digest: str = ""
+    """Digest of the weights file, as `sha256:<hex>`; empty until the bundle is saved."""
+
     stem: str = "standard"
+    """How much resolution the network's first layers keep, see `pipeline.model.network.STEMS`."""
+
     upsample: float = 1.0
+    """Factor by which the network enlarges its input."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the card as STAC MLM properties."""
@@ -107,7 +141,11 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "ModelCard":
-        """Read what `to_json` wrote; raises ModelError naming what is missing or does not fit."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            ModelError: a field is missing or damaged, or fields contradict each other.
+        """
         try:
             (model_input,) = document["mlm:input"]
             (model_output,) = document["mlm:output"]
@@ -132,7 +170,7 @@ class ModelCard:
                 training=document["landcover:training"],
                 license=document["license"],
                 digest=document["landcover:digest"],
-                # What is as in torchvision's networks may be left out.
+                # May be missing: the defaults are torchvision's network.
                 stem=document.get("landcover:stem", "standard"),
                 upsample=float(document.get("landcover:upsample", 1)),
             )
@@ -145,27 +183,38 @@ class ModelCard:
         return card
 
     def _mismatch(self) -> str | None:
-        """Say what in the card cannot be, if anything; weights that do not fit it show when loaded."""
+        """Return the first contradiction in the card, if any; whether it fits the weights shows later."""
         ids = [c.id for c in self.classes]
-        if not len(self.bands) == len(self.mean) == len(self.std) > 0:
-            return f"{len(self.bands)} bands with {len(self.mean)} means and {len(self.std)} deviations"
-        if not all(math.isfinite(m) for m in self.mean) or not all(0 < s < math.inf for s in self.std):
-            return "means must be numbers and standard deviations greater than 0"
-        if not ids or len(set(ids)) < len(ids) or not all(1 <= i <= 255 for i in ids):
-            return "the classes' values must differ and lie in 1 to 255"
-        if not all(re.fullmatch("#[0-9a-f]{6}", c.color) for c in self.classes):
-            return "a class's colour must be six hexadecimal digits"
-        if self.level not in PRODUCT_LEVELS:
-            return f"the level '{self.level}' is neither l1c nor l2a"
-        if not 1 <= self.upsample < math.inf:
-            return "upsampling must be by 1 or more"
-        if not 0 < self.temperature < math.inf or not 0 < self.gsd < math.inf or self.tile_size < 1:
-            return "temperature, ground sampling distance and tile size must be greater than 0"
-        return None
+        sizes = self.temperature, self.gsd
+        checks = (
+            (
+                len(self.bands) == len(self.mean) == len(self.std) > 0,
+                f"{len(self.bands)} bands with {len(self.mean)} means and {len(self.std)} deviations",
+            ),
+            (
+                all(math.isfinite(m) for m in self.mean) and all(0 < s < math.inf for s in self.std),
+                "means must be numbers and standard deviations greater than 0",
+            ),
+            (
+                ids and len(set(ids)) == len(ids) and all(1 <= i <= 255 for i in ids),
+                "the classes' values must differ and lie in 1 to 255",
+            ),
+            (
+                all(re.fullmatch("#[0-9a-f]{6}", c.color) for c in self.classes),
+                "a class's colour must be six hexadecimal digits",
+            ),
+            (self.level in PRODUCT_LEVELS, f"the level '{self.level}' is neither l1c nor l2a"),
+            (1 <= self.upsample < math.inf, "upsampling must be by 1 or more"),
+            (
+                all(0 < size < math.inf for size in sizes) and self.tile_size >= 1,
+                "temperature, ground sampling distance and tile size must be greater than 0",
+            ),
+        )
+        return next((problem for holds, problem in checks if not holds), None)
 
 
 def _limits(values: list[float]) -> tuple[float, float]:
-    """Return two rising limits of a scaling; raises ValueError for anything else."""
+    """Return the two limits of a scaling; raise ValueError if they are not two rising numbers."""
     low, high = (float(value) for value in values)
     if not low < high:
         raise ValueError(f"scaling limits {low} and {high} do not rise")

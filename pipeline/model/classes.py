@@ -1,4 +1,4 @@
-"""Colours for classes: EuroSAT's ten get fixed ones, a user's own are taken from a qualitative palette."""
+"""Numbers and colours for classes: fixed colours for EuroSAT's ten, spread hues for a user's own."""
 
 import colorsys
 from collections.abc import Sequence
@@ -17,11 +17,13 @@ EUROSAT_COLORS = {
     "River": "#4fa8d8",
     "SeaLake": "#1f4e9c",
 }
-_GOLDEN_ANGLE = 0.381966  # of a turn: successive hues stay far apart however many there are
+"""The colours of EuroSAT's classes."""
+
+_GOLDEN_ANGLE = 0.381966  # of a turn: successive hues are far apart however many there are
 
 
 def number_classes(names: Sequence[str]) -> tuple[LandCoverClass, ...]:
-    """Give class names, in the order of the network's outputs, the ids 1..n and a colour each."""
+    """Return a class for each name, in the order of the network's outputs, with the ids 1..n."""
     return tuple(
         LandCoverClass(i + 1, name, EUROSAT_COLORS.get(name) or _spread_color(i))
         for i, name in enumerate(names)
@@ -29,5 +31,6 @@ def number_classes(names: Sequence[str]) -> tuple[LandCoverClass, ...]:
 
 
 def _spread_color(i: int) -> str:
+    """Return the `i`-th colour of an endless palette, as `#rrggbb`."""
     red, green, blue = colorsys.hls_to_rgb((i * _GOLDEN_ANGLE) % 1, 0.45 + 0.15 * (i % 2), 0.6)
     return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"

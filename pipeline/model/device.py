@@ -1,4 +1,4 @@
-"""The device to compute on, the precision it computes in fastest, and whether it can be compiled for."""
+"""Finding the device to compute on, its fastest precision, and whether it can run compiled code."""
 
 import logging
 import re
@@ -11,38 +11,42 @@ from pipeline.errors import DeviceError
 log = logging.getLogger(__name__)
 
 
-def find_device(wish: str) -> torch.device:
-    """Return the device for auto, cpu, cuda or cuda:N; DeviceError for other words or an absent device."""
+def find_device(requested: str) -> torch.device:
+    """Return the device for auto, cpu, cuda or cuda:N.
+
+    Raises:
+        DeviceError: the device is unknown or not available.
+    """
     available = torch.cuda.is_available()
-    if wish == "auto":
+    if requested == "auto":
         return torch.device("cuda" if available else "cpu")
-    if wish == "cpu":
+    if requested == "cpu":
         return torch.device("cpu")
-    cuda = re.fullmatch("cuda(?::([0-9]+))?", wish)
+    cuda = re.fullmatch("cuda(?::([0-9]+))?", requested)
     if not cuda:
-        raise DeviceError(f"`device` {wish} is not a device known here: use auto, cpu, cuda or cuda:N.")
+        raise DeviceError(f"`device` {requested} is not a known device: use auto, cpu, cuda or cuda:N.")
     if not available:
         raise DeviceError(
-            f"`device` {wish} was asked for, but PyTorch sees no CUDA device: check the driver and that the "
-            "installed PyTorch is a CUDA build, or use `device` cpu."
+            f"`device` {requested} was asked for, but PyTorch sees no CUDA device: check the driver and that "
+            "the installed PyTorch is a CUDA build, or use `device` cpu."
         )
     if cuda[1] is None:
         return torch.device("cuda")
     if int(cuda[1]) >= torch.cuda.device_count():
         raise DeviceError(
-            f"`device` {wish} was asked for, but the last CUDA device that PyTorch sees is "
+            f"`device` {requested} was asked for, but the last CUDA device that PyTorch sees is "
             f"cuda:{torch.cuda.device_count() - 1}: use that or one before it."
         )
     return torch.device("cuda", int(cuda[1]))
 
 
-def find_precision(wish: str, device: torch.device) -> torch.dtype:
+def find_precision(requested: str, device: torch.device) -> torch.dtype:
     """Return the precision for auto, float32, bfloat16 or float16.
 
-    Auto is half where the device is faster in it.
+    Auto is half precision where the device is faster in it.
     """
-    if wish != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[wish]
+    if requested != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[requested]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -51,13 +55,13 @@ def find_precision(wish: str, device: torch.device) -> torch.dtype:
 
 @cache
 def can_compile(device: torch.device) -> bool:
-    """Tell whether torch.compile works here, by trying: it takes a C++ compiler; warn if it does not."""
+    """Try whether torch.compile works here (it needs a C++ compiler), and warn if it does not."""
     try:
         torch.compile(lambda x: x + 1, dynamic=False)(torch.zeros(8, device=device))
-    except RuntimeError as error:  # every error of the compiler is one
+    except RuntimeError as error:  # the base of all of the compiler's errors
         log.warning(
-            "Nothing can be compiled here (that takes a C++ compiler such as g++): training goes on without, "
-            "somewhat slower."
+            "Networks can't be compiled here (that takes a C++ compiler such as g++): training continues "
+            "uncompiled, somewhat slower."
         )
         log.debug("Why compiling failed.", exc_info=error)
         return False

@@ -1,31 +1,106 @@
-"""The networks: torchvision backbones with a head for land-cover classes, and freezing of the backbone."""
+"""The networks: a table of architectures from torchvision, their heads, and setting their weights.
 
-from collections.abc import Sequence
+A new architecture is one row of `ARCHITECTURES`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models import WeightsEnum
 
 from pipeline.errors import ModelError
 
 HIDDEN_UNITS = 256
 HEADS = ("linear", "mlp")
 
-# How much resolution a ResNet keeps before its residual stages, which see a 64-pixel tile at 16 pixels
-# (standard), at 32 (unpooled: without the max-pool; four times the work) or at 64 (full: the first
-# convolution keeps every pixel, too; sixteen times). The kernels stay, and so do weights trained with them.
 STEMS = ("standard", "unpooled", "full")
+"""How much resolution a network keeps before its main stages; not every architecture has all of them."""
 
-# Name -> (constructor, the attribute that holds the classifier in torchvision's layout).
-_BACKBONES = {
-    "resnet50": (models.resnet50, "fc"),
-    "wide_resnet50_2": (models.wide_resnet50_2, "fc"),
-    "mobilenet_v2": (models.mobilenet_v2, "classifier"),
-    "resnet18": (models.resnet18, "fc"),  # small enough to be trained in tests
+Stems = Mapping[str, Callable[[nn.Module], None]]
+
+
+def _keep_standard_stem(network: nn.Module) -> None:
+    pass
+
+
+def _remove_max_pool(resnet: models.ResNet) -> None:
+    resnet.maxpool = nn.Identity()
+
+
+def _remove_max_pool_and_stride(resnet: models.ResNet) -> None:
+    _remove_max_pool(resnet)
+    resnet.conv1.stride = (1, 1)
+
+
+_STANDARD_ONLY: Stems = {"standard": _keep_standard_stem}
+
+# A ResNet's residual stages see a 64-pixel tile at 16 pixels (standard), at 32 (unpooled: without the
+# max-pool; four times the work) or at 64 (full: the first convolution keeps every pixel, too; sixteen
+# times). The kernels stay the same, so weights fit every stem.
+_RESNET_STEMS: Stems = {
+    "standard": _keep_standard_stem,
+    "unpooled": _remove_max_pool,
+    "full": _remove_max_pool_and_stride,
 }
-ARCHITECTURES = tuple(_BACKBONES)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the table: all that is particular to a network of torchvision's layout."""
+
+    constructor: Callable[..., nn.Module]
+    """Called with `weights=None`, `num_classes` and `arguments`; it takes three bands."""
+
+    head: str
+    """Dotted name of the module that our head replaces, such as `fc` or `classifier.2`."""
+
+    stems: Stems = field(default_factory=lambda: _STANDARD_ONLY)
+    """For each of `STEMS` that the network has, the function that gives it to a new network."""
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the constructor."""
+
+    imagenet: WeightsEnum | None = None
+    """The ImageNet weights to start from, if there are any.
+
+    The first that torchvision published: its later ones score higher on ImageNet but, owing to the training
+    tricks they were made with, transfer no better (Kornblith et al. 2019, "Do Better ImageNet Models
+    Transfer Better?", section 4.2).
+    """
+
+
+# Each residual block starts as the identity: a deep network then trains from scratch without stalling.
+_IDENTITY_BLOCKS = {"zero_init_residual": True}
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "resnet50": Architecture(
+        models.resnet50, "fc", _RESNET_STEMS, _IDENTITY_BLOCKS, models.ResNet50_Weights.IMAGENET1K_V1
+    ),
+    "wide_resnet50_2": Architecture(
+        models.wide_resnet50_2,
+        "fc",
+        _RESNET_STEMS,
+        _IDENTITY_BLOCKS,
+        models.Wide_ResNet50_2_Weights.IMAGENET1K_V1,
+    ),
+    "mobilenet_v2": Architecture(
+        models.mobilenet_v2, "classifier", imagenet=models.MobileNet_V2_Weights.IMAGENET1K_V1
+    ),
+    # Small enough to be trained in tests.
+    "resnet18": Architecture(
+        models.resnet18, "fc", _RESNET_STEMS, _IDENTITY_BLOCKS, models.ResNet18_Weights.IMAGENET1K_V1
+    ),
+}
+
+
+class Head(nn.Sequential):
+    """The layers after the backbone: features -> one output per class."""
 
 
 def build_network(
@@ -40,31 +115,31 @@ def build_network(
 ) -> nn.Module:
     """Build an untrained network.
 
-    Input is `(N, bands, H, W)` float32, standardised, which the network itself enlarges by `upsample`
-    (bilinear); output `(N, classes)`: logits for the `linear` head, log-probabilities for the `mlp` head
+    Its input is `(N, bands, H, W)` float32, standardised, which the network itself enlarges by `upsample`
+    (bilinear); its output `(N, classes)`: logits for the `linear` head, log-probabilities for the `mlp` head
     (Linear -> ReLU -> Dropout -> Linear -> LogSoftmax). Log-probabilities are valid logits (softmax leaves
-    them unchanged), so that whoever applies a softmax need not know which head it was. Tensors have
+    them unchanged), so code that applies a softmax need not know which head it was. Tensors have
     torchvision's names.
 
-    Raises ModelError for a name that is not in `ARCHITECTURES`, `HEADS` or `STEMS`, or a stem that the
-    architecture does not have.
+    Raises:
+        ModelError: a name is not in `ARCHITECTURES`, `HEADS` or `STEMS`, or the architecture does not have
+            the stem.
     """
-    if architecture not in _BACKBONES:
+    if architecture not in ARCHITECTURES:
         raise ModelError(f"Unknown architecture '{architecture}'; known are {', '.join(ARCHITECTURES)}.")
-    constructor, classifier = _BACKBONES[architecture]
-    # Each residual block starts as the identity: a deep network then trains from scratch without stalling.
-    options = {"zero_init_residual": True} if classifier == "fc" else {}
-    network = constructor(weights=None, num_classes=classes, **options)
-    setattr(network, classifier, _build_head(head, _features(network, classifier), classes, dropout))
-    _set_stem(network, stem)
+    row = ARCHITECTURES[architecture]
+    network = row.constructor(weights=None, num_classes=classes, **row.arguments)
+    features = _input_features(network.get_submodule(row.head))
+    network.set_submodule(row.head, _build_head(head, features, classes, dropout))
+    _find_stem(architecture, stem)(network)
     if bands != 3 or upsample != 1:
         _replace_first_convolution(network, bands, upsample)
     return network
 
 
-def head_of(network: nn.Module) -> nn.Module:
-    """Return the part after the backbone, the one that `freeze` leaves trainable."""
-    return network.get_submodule("fc" if hasattr(network, "fc") else "classifier")
+def head_of(network: nn.Module) -> Head:
+    """Return the part after the backbone, which `freeze` leaves trainable."""
+    return _find_head(network)[1]
 
 
 def freeze(network: nn.Module) -> None:
@@ -82,11 +157,11 @@ def unfreeze(network: nn.Module) -> None:
     network.train().requires_grad_(True)
 
 
-def _build_head(head: str, features: int, classes: int, dropout: float) -> nn.Module:
+def _build_head(head: str, features: int, classes: int, dropout: float) -> Head:
     if head == "linear":
-        return nn.Sequential(nn.Dropout(dropout), nn.Linear(features, classes))
+        return Head(nn.Dropout(dropout), nn.Linear(features, classes))
     if head == "mlp":
-        return nn.Sequential(
+        return Head(
             nn.Linear(features, HIDDEN_UNITS),
             nn.ReLU(),
             nn.Dropout(dropout),
@@ -96,30 +171,27 @@ def _build_head(head: str, features: int, classes: int, dropout: float) -> nn.Mo
     raise ModelError(f"Unknown head '{head}'; known are {', '.join(HEADS)}.")
 
 
-def _features(network: nn.Module, classifier: str) -> int:
-    """Return the width of the backbone's output, the number of inputs of its last linear layer."""
-    linears = [m for m in getattr(network, classifier).modules() if isinstance(m, nn.Linear)]
-    return linears[-1].in_features
+def _input_features(head: nn.Module) -> int:
+    """Return the number of inputs of the head's first linear layer, which is the backbone's width."""
+    return next(module.in_features for module in head.modules() if isinstance(module, nn.Linear))
 
 
-def _set_stem(network: nn.Module, stem: str) -> None:
+def _find_stem(architecture: str, stem: str) -> Callable[[nn.Module], None]:
     if stem not in STEMS:
         raise ModelError(f"Unknown stem '{stem}'; known are {', '.join(STEMS)}.")
-    if stem == "standard":
-        return
-    if not isinstance(network, models.ResNet):
+    stems = ARCHITECTURES[architecture].stems
+    if stem not in stems:
         raise ModelError(
-            f"The stem '{stem}' is for ResNets; to keep resolution in another network, set upsample."
+            f"The stem '{stem}' is not available for {architecture} (only {', '.join(stems)}): to keep more "
+            "resolution, set 'upsample'."
         )
-    network.maxpool = nn.Identity()
-    if stem == "full":
-        network.conv1.stride = (1, 1)
+    return stems[stem]
 
 
 class _UpsamplingConv2d(nn.Conv2d):
-    """A convolution that first enlarges its input: a network's weights keep their names with it."""
+    """A convolution that first enlarges its input; the weights keep the names they have without it."""
 
-    def __init__(self, upsample: float, *args: int, **kwargs: bool):
+    def __init__(self, upsample: float, *args: int, **kwargs: bool) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.upsample = upsample
 
@@ -154,11 +226,11 @@ def _replace_first_convolution(network: nn.Module, bands: int, upsample: float) 
 def inflate(kernel: Tensor, have: Sequence[str], want: Sequence[str]) -> Tensor:
     """Turn a first convolution's kernel for the bands `have` into one for the bands `want`, by name.
 
-    `(O, len(have), h, w)` -> `(O, len(want), h, w)`. A band that is known keeps its slice, another one gets
-    the mean of all slices, and all are multiplied by len(have) / len(want). So the response to a tile that
-    is the same in every band stays as it was, exactly where no band is dropped, about so otherwise: the
-    inflation of I3D (Carreira & Zisserman 2017, section 2.4), over bands in place of frames, and what timm's
-    `adapt_input_conv` does.
+    `(O, len(have), h, w)` -> `(O, len(want), h, w)`. A known band keeps its slice, any other gets the mean
+    of all slices, and all are multiplied by len(have) / len(want). So the response to a tile that is the
+    same in every band does not change: exactly if no band is dropped, approximately otherwise. This is the
+    inflation of I3D (Carreira & Zisserman 2017, section 2.4), over bands instead of frames, and timm's
+    `adapt_input_conv`.
     """
     mean = kernel.mean(dim=1)
     slices = [kernel[:, have.index(band)] if band in have else mean for band in want]
@@ -166,19 +238,19 @@ def inflate(kernel: Tensor, have: Sequence[str], want: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def load_weights(network: nn.Module, weights: dict[str, Tensor], *, head: bool = False) -> list[str]:
-    """Copy every tensor of `weights` whose name and shape the network has; those of its head only if asked.
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, head: bool = False) -> list[str]:
+    """Copy each tensor of `weights` whose name and shape the network has, those of its head only if asked.
 
-    Returns the names in the network that were left as they are, apart from a head that was not asked for.
-    Raises ModelError if fewer than half of the backbone's tensors are found: then the weights belong to
-    another architecture.
+    Returns the names of the weights that were not found and stay as they are, without those of a head that
+    was not asked for.
+
+    Raises:
+        ModelError: fewer than half of the backbone's tensors were found, so the weights belong to another
+            architecture.
     """
     own = network.state_dict()
-    of_head = {id(tensor) for tensor in head_of(network).state_dict(keep_vars=True).values()}
-    backbone = {
-        name for name, tensor in network.state_dict(keep_vars=True).items() if id(tensor) not in of_head
-    }
-    wanted = set(own) if head else backbone
+    backbone = own.keys() - _head_names(network)
+    wanted = own.keys() if head else backbone
     found = {name for name in wanted if name in weights and weights[name].shape == own[name].shape}
     if 2 * len(found & backbone) < len(backbone):
         raise ModelError(
@@ -187,4 +259,16 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], *, head: bool =
         )
     for name in found:
         own[name].copy_(weights[name])
-    return sorted(wanted - found)
+    # How many batches a batch norm has seen is a count, not a weight; older files lack it.
+    return sorted(name for name in wanted - found if not name.endswith(".num_batches_tracked"))
+
+
+def _head_names(network: nn.Module) -> set[str]:
+    """Return the names of the head's tensors in the network's state."""
+    name, head = _find_head(network)
+    return {f"{name}.{tensor}" for tensor in head.state_dict()}
+
+
+def _find_head(network: nn.Module) -> tuple[str, Head]:
+    ((name, head),) = ((name, module) for name, module in network.named_modules() if isinstance(module, Head))
+    return name, head

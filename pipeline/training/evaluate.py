@@ -15,6 +15,7 @@ from pipeline.errors import TrainingError
 from pipeline.model.bundle import Bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 from pipeline.options import PredictorOptions
 from pipeline.training.calibration import Calibration, calibrate, cross_entropy, reliability
 from pipeline.training.dataset import TileSet, load_tiles, value_step
@@ -140,7 +141,7 @@ def evaluate_bundle(
 
 def evaluate_tiles(bundle: Bundle, tiles: TileSet, *, device: str = "auto") -> Evaluation:
     """Classify tiles in memory with a bundle, see `evaluate_with`."""
-    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device=device))
+    predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions(device=device))
     return evaluate_with(predictor, tiles)
 
 
@@ -162,7 +163,7 @@ def measure_tta(predictor: Predictor, tiles: TileSet) -> TtaGain:
     """Measure the mean over each tile's eight flips and rotations, on the tiles of `evaluate_with`."""
     labels, images = label_tiles(predictor.card, tiles), tiles.images.numpy()
     transform = to_values(predictor.card, tiles)
-    some = images[: predictor.batch_size * predictor.threads]
+    some = images[: predictor.tiles_at_a_time]
     seconds = []
     for tta in (False, True):
         predictor.predict_tiles(some[:1], transform, tta)  # the first call prepares

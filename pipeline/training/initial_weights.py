@@ -8,12 +8,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
 
 from pipeline.errors import TrainingError
 from pipeline.model.bundle import load_bundle
 from pipeline.model.card import ModelCard
-from pipeline.model.network import first_convolution, inflate, load_weights
+from pipeline.model.network import ARCHITECTURES, first_convolution, inflate, load_weights
+from pipeline.model.weights import load_network
 from pipeline.training.recipe import IMAGENET, Recipe
 from pipeline.training.split_files import Split, known_split
 from pipeline.values import NATURAL_COLOR
@@ -53,7 +53,7 @@ def find_initial_weights(recipe: Recipe) -> InitialWeights | None:
     if source.endswith(".safetensors"):
         return InitialWeights(source, _read(Path(source)))
     bundle = load_bundle(source)
-    return InitialWeights(source, bundle.load_network().state_dict(), bundle.card, known_split(bundle.path))
+    return InitialWeights(source, load_network(bundle).state_dict(), bundle.card, known_split(bundle.path))
 
 
 def start_from(initial: InitialWeights, network: nn.Module, card: ModelCard) -> None:
@@ -98,12 +98,12 @@ def _bands(initial: InitialWeights, kernel: Tensor, card: ModelCard) -> tuple[st
 
 
 def _fetch_imagenet(architecture: str) -> dict[str, Tensor]:
-    """Return torchvision's first weights: its later ones score higher on ImageNet but transfer no better.
-
-    Kornblith et al. (2019), "Do Better ImageNet Models Transfer Better?", section 4.2, say this of the
-    training tricks behind them.
-    """
-    weights = get_model_weights(architecture)["IMAGENET1K_V1"]
+    """Return the ImageNet weights that the architecture's row in the table names."""
+    weights = ARCHITECTURES[architecture].imagenet
+    if weights is None:
+        raise TrainingError(
+            f"No ImageNet weights are known for {architecture}: let 'initial_weights' name a file or bundle."
+        )
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; not the published file

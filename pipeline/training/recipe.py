@@ -217,7 +217,7 @@ def _parse(document: Any) -> Recipe:
         ValueError: a setting is unknown, missing or of the wrong type.
     """
     if not isinstance(document, dict):
-        raise ValueError("it is not a list of settings, 'name: value'")
+        raise ValueError("it is not a list of settings, 'name: value'")  # noqa: TRY004 - the user's file
     values = dict(document)
     if isinstance(values.get("stages"), list):  # _build reports anything else
         values["stages"] = tuple(_build(Stage, s, f"stages[{i}]") for i, s in enumerate(values["stages"]))
@@ -237,7 +237,7 @@ def _build(cls: type, values: Any, where: str = "") -> Any:
         ValueError: a setting is unknown, missing or of the wrong type.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"'{where}' must be settings, 'name: value', not {values!r}")
+        raise ValueError(f"'{where}' must be settings, 'name: value', not {values!r}")  # noqa: TRY004
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     prefix = where and where + "."
     known = {f.name: f for f in fields(cls)}
@@ -290,7 +290,7 @@ def _yaml_hint(value: Any) -> str:
 def _check(recipe: Recipe) -> None:
     """Raise ValueError for a setting out of range."""
     for name, known in (
-        ("architecture", ARCHITECTURES),
+        ("architecture", tuple(ARCHITECTURES)),
         ("head", HEADS),
         ("stem", STEMS),
         ("optimizer", OPTIMIZERS),

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import standardisation
 from pipeline.model.card import ModelCard
 from pipeline.model.network import build_network, freeze, unfreeze
+from pipeline.model.weights import standardisation
 from pipeline.training.checkpoint import Progress, Stateful
 from pipeline.training.distributed import Team
 from pipeline.training.execution import compile_network, uses_float16

@@ -1,4 +1,4 @@
-"""Splitting georeferenced tiles by where they are, so that no tile is validated on its neighbour's ground."""
+"""Splitting georeferenced tiles by where they are, so that no tile is validated on its neighbor's ground."""
 
 import logging
 import math

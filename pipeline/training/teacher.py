@@ -7,8 +7,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import load_bundle, standardisation
+from pipeline.model.bundle import load_bundle
 from pipeline.model.card import ModelCard
+from pipeline.model.weights import load_network, standardisation
 from pipeline.training.batches import gather
 from pipeline.training.dataset import TileSet
 from pipeline.training.distributed import Team
@@ -33,7 +34,7 @@ def load_teacher(recipe: Recipe, card: ModelCard, device: torch.device) -> Teach
             raise TrainingError(
                 f"The teacher '{recipe.teacher}' has other {what.replace('_', ' ')} than the training tiles."
             )
-    network = bundle.load_network().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = load_network(bundle).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = compile_network(network, recipe, device)
     mean, std = standardisation(bundle.card, device)
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from pipeline.model.bundle import load_bundle, rewrite_card, save_bundle
+from pipeline.model.bundle import load_bundle, rewrite_card
 from pipeline.model.card import ModelCard
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import save_bundle
 from pipeline.options import PredictorOptions
 from pipeline.training.calibration import fit_temperature
 from pipeline.training.dataset import TileSet

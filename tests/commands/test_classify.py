@@ -115,11 +115,11 @@ def test_two_scenes_of_one_name_do_not_overwrite_each_other(scene, write_raster,
 
 
 def test_several_scenes_share_one_loaded_model(scene, write_raster, tmp_path, monkeypatch):
-    from pipeline.model.bundle import Bundle
+    from pipeline.commands import classify as command
 
     loads = []
-    load = Bundle.load_network
-    monkeypatch.setattr(Bundle, "load_network", lambda self: loads.append(self) or load(self))
+    load = command.load_network
+    monkeypatch.setattr(command, "load_network", lambda bundle: loads.append(bundle) or load(bundle))
     other = write_raster(np.full((3, 64, 64), 90, np.uint8), "other.tif")
     assert landcover("classify", scene, other, "-o", tmp_path / "maps", *LIGHT).exit_code == 0
     assert len(loads) == 1

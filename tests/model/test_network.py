@@ -5,14 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from pipeline.errors import ModelError
-from pipeline.model.bundle import save_bundle
-from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import (
     ARCHITECTURES,
+    HEADS,
+    Architecture,
     build_network,
+    first_convolution,
     freeze,
     head_of,
     inflate,
@@ -44,7 +46,7 @@ def test_every_architecture_maps_tiles_of_any_bands_to_classes(architecture, ban
         assert network(torch.empty(2, bands, 64, 64)).shape == (2, 7)
 
 
-def test_mlp_head_is_as_described():
+def test_the_mlp_head_has_the_documented_layers():
     head = head_of(build_network("resnet18", bands=3, classes=5, head="mlp", dropout=0.3))
     assert [type(layer) for layer in head] == [nn.Linear, nn.ReLU, nn.Dropout, nn.Linear, nn.LogSoftmax]
     assert (head[0].in_features, head[0].out_features) == (512, 256)
@@ -52,7 +54,7 @@ def test_mlp_head_is_as_described():
     assert head[2].p == 0.3
 
 
-def test_mlp_head_gives_log_probabilities_that_a_softmax_leaves_unchanged():
+def test_the_mlp_head_gives_log_probabilities_that_a_softmax_leaves_unchanged():
     network = build_network("resnet18", bands=3, classes=5, head="mlp").eval()
     with torch.no_grad():
         output = network(torch.randn(3, 3, 32, 32))
@@ -81,7 +83,7 @@ def test_unfreeze_trains_everything():
     assert any("running_mean" in name for name in changed)
 
 
-def test_unknown_names_are_told_with_those_known():
+def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ModelError, match=r"'resnet51'; known are resnet50, wide_resnet50_2"):
         build_network("resnet51", bands=3, classes=3)
     with pytest.raises(ModelError, match=r"'mpl'; known are linear, mlp"):
@@ -92,7 +94,7 @@ def test_unknown_names_are_told_with_those_known():
 
 @pytest.mark.parametrize(("stem", "pixels"), [("standard", 16), ("unpooled", 32), ("full", 64)])
 @pytest.mark.parametrize("bands", [3, 13])
-def test_a_stem_keeps_the_resolution_that_it_says(stem, pixels, bands):
+def test_each_stem_keeps_its_resolution_and_the_same_tensors(stem, pixels, bands):
     with torch.device("meta"):
         network = build_network("resnet18", bands=bands, classes=3, stem=stem).eval()
         seen = []
@@ -105,8 +107,9 @@ def test_a_stem_keeps_the_resolution_that_it_says(stem, pixels, bands):
         }
 
 
-def test_a_stem_is_for_resnets():
-    with pytest.raises(ModelError, match=r"'full' is for ResNets; .* set upsample"):
+def test_a_stem_that_the_architecture_does_not_have_is_refused():
+    message = r"'full' is not available for mobilenet_v2 \(only standard\): .* set `upsample`"
+    with pytest.raises(ModelError, match=message):
         build_network("mobilenet_v2", bands=3, classes=3, stem="full")
 
 
@@ -122,8 +125,8 @@ def test_upsampling_is_part_of_the_network_and_leaves_its_weights_alone(architec
 
 
 @pytest.mark.parametrize("changes", [{"stem": "full"}, {"upsample": 2.0}])
-def test_predicting_takes_such_networks(changes):
-    """It folds batch norms, which takes the network apart."""
+def test_a_network_with_a_stem_or_upsampling_predicts_the_same(changes):
+    """Predicting folds batch norms, which rebuilds the network."""
     card = replace(RGB_CARD, architecture="resnet18", classes=number_classes("ABC"), tile_size=32, **changes)
     network = build_network("resnet18", bands=3, classes=3, **changes).eval()
     tiles = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
@@ -134,27 +137,7 @@ def test_predicting_takes_such_networks(changes):
     torch.testing.assert_close(torch.from_numpy(probabilities), expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_bundle_knows_stem_and_upsampling(tmp_path):
-    changes = {"stem": "unpooled", "upsample": 1.5}
-    card = replace(RGB_CARD, architecture="resnet18", classes=number_classes("ABC"), **changes)
-    network = build_network("resnet18", bands=3, classes=3, **changes).eval()
-    bundle = save_bundle(network, card, tmp_path)
-    assert (bundle.card.stem, bundle.card.upsample) == ("unpooled", 1.5)
-    x = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(bundle.load_network()(x), network(x), rtol=0.02, atol=0.02)
-
-
-def test_a_card_that_says_nothing_of_them_is_of_torchvisions_network():
-    document = {
-        k: v for k, v in RGB_CARD.to_json().items() if k not in ("landcover:stem", "landcover:upsample")
-    }
-    assert ModelCard.from_json(document) == RGB_CARD
-    with pytest.raises(ModelError, match="upsampling must be by 1 or more"):
-        ModelCard.from_json({**document, "landcover:upsample": 0.5})
-
-
-def test_initial_backbone_is_taken_over_and_the_head_only_if_asked():
+def test_the_backbone_is_copied_and_the_head_only_if_asked():
     source, target = (build_network("resnet18", bands=3, classes=3) for _ in range(2))
     head_before = head_of(target)[1].weight.clone()
     assert load_weights(target, source.state_dict()) == []
@@ -165,10 +148,68 @@ def test_initial_backbone_is_taken_over_and_the_head_only_if_asked():
     assert torch.equal(head_of(target)[1].weight, head_of(source)[1].weight)
 
 
-def test_what_the_weights_lack_is_named():
+def test_tensors_that_the_weights_lack_are_listed_without_counts_of_batches():
     weights = build_network("resnet18", bands=3, classes=3).state_dict()
+    weights = {name: tensor for name, tensor in weights.items() if "num_batches_tracked" not in name}
+    assert load_weights(build_network("resnet18", bands=3, classes=3), weights) == []
     del weights["bn1.running_var"]
     assert load_weights(build_network("resnet18", bands=3, classes=3), weights) == ["bn1.running_var"]
+
+
+def small_transformer(weights: None, num_classes: int, image_size: int) -> nn.Module:
+    return models.VisionTransformer(image_size, 16, 1, 4, 48, 96, num_classes=num_classes)
+
+
+def small_convnext(weights: None, num_classes: int) -> nn.Module:
+    stages = [models.convnext.CNBlockConfig(16, 32, 1), models.convnext.CNBlockConfig(32, None, 1)]
+    return models.ConvNeXt(stages, num_classes=num_classes)
+
+
+# torchvision's layouts: one has its head below another module, the other as the last of three layers.
+NEW_ROWS = {
+    "vit": Architecture(
+        small_transformer,
+        "heads.head",
+        stems={"standard": lambda network: None, "full": lambda network: None},
+        arguments={"image_size": 32},
+    ),
+    "convnext": Architecture(small_convnext, "classifier.2"),
+}
+
+
+@pytest.mark.parametrize("name", NEW_ROWS)
+def test_an_architecture_is_one_row(name, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, name, NEW_ROWS[name])
+    for head in HEADS:
+        network = build_network(name, bands=5, classes=3, head=head).eval()
+        with torch.no_grad():
+            assert network(torch.randn(2, 5, 32, 32)).shape == (2, 3)
+        freeze(network)
+        learning = {tensor for tensor, p in network.named_parameters() if p.requires_grad}
+        assert learning
+        assert all(tensor.startswith(NEW_ROWS[name].head + ".") for tensor in learning)
+
+
+@pytest.mark.parametrize("name", NEW_ROWS)
+def test_a_new_architecture_loads_torchvisions_weights_but_for_the_head(name, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, name, NEW_ROWS[name])
+    published = NEW_ROWS[name].constructor(weights=None, num_classes=7, **NEW_ROWS[name].arguments)
+    network = build_network(name, bands=3, classes=3)
+    assert load_weights(network, published.state_dict()) == []
+    first = f"{first_convolution(network)}.weight"
+    assert torch.equal(network.state_dict()[first], published.state_dict()[first])
+
+
+def test_a_row_says_which_stems_an_architecture_has(monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "vit", NEW_ROWS["vit"])
+    build_network("vit", bands=3, classes=3, stem="full")
+    with pytest.raises(ModelError, match=r"'unpooled' is not available for vit \(only standard, full\)"):
+        build_network("vit", bands=3, classes=3, stem="unpooled")
+
+
+def test_the_imagenet_weights_of_every_row_are_torchvisions_first():
+    for name, row in ARCHITECTURES.items():
+        assert row.imagenet is models.get_model_weights(name)["IMAGENET1K_V1"]
 
 
 def test_weights_of_another_architecture_are_refused():
@@ -210,6 +251,6 @@ def test_bands_in_another_order_give_the_same_network():
     )
 
 
-def test_of_thirteen_bands_three_can_be_taken():
+def test_a_kernel_for_thirteen_bands_gives_one_for_three():
     kernel = torch.randn(8, 13, 7, 7)
     torch.testing.assert_close(inflate(kernel, ALL, RGB), kernel[:, [3, 2, 1]] * 13 / 3)

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import rasterio
-import rasterio.shutil
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 

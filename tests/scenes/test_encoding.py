@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import rasterio
-import rasterio.shutil
 
 from pipeline.errors import SceneError, UsageError
 from pipeline.options import SceneOptions

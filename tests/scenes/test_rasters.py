@@ -5,7 +5,6 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 import rasterio
-import rasterio.shutil
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import rasterio.shutil
 from rasterio.transform import from_origin
 
 from pipeline.errors import SceneError

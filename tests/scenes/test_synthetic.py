@@ -133,10 +133,11 @@ def test_module_writes_the_demo_scene(tmp_path):
 def test_shipped_model_finds_what_was_drawn(pure_tiles):
     import torch
 
-    from pipeline.model.bundle import load_bundle, standardisation
+    from pipeline.model.bundle import load_bundle
+    from pipeline.model.weights import load_network, standardisation
 
     bundle = load_bundle("eurosat-rgb-resnet50")
-    network = bundle.load_network()
+    network = load_network(bundle)
     mean, std = standardisation(bundle.card)
     channels = [BANDS.index(band) for band in bundle.card.bands]
     found = {}

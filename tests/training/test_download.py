@@ -152,7 +152,7 @@ def test_a_server_that_knows_no_ranges_sends_it_all_again(server, tmp_path):
 
 def test_a_server_that_keeps_closing_leaves_what_came(server, tmp_path):
     server.break_after = [30_000] + [0] * 20
-    with pytest.raises(TrainingError, match=r"cannot be fetched \(.*\): .* give the same command again"):
+    with pytest.raises(TrainingError, match=r"cannot be fetched \(.*\): .* run the same command again"):
         download(archive_of(server), tmp_path)
     assert names_in(tmp_path) == ["Tiles.zip.part"]
     assert (tmp_path / "Tiles.zip.part").stat().st_size == 30_000
@@ -177,7 +177,7 @@ def test_of_torchruns_processes_only_the_first_fetches(server, tmp_path, monkeyp
 
 def test_a_wrong_checksum_leaves_nothing_that_would_be_trusted(server, tmp_path):
     wanted = archive_of(server, server.data[::-1])
-    with pytest.raises(TrainingError, match=rf"its MD5 is [0-9a-f]+, not {wanted.md5}\) and is removed"):
+    with pytest.raises(TrainingError, match=rf"its MD5 is [0-9a-f]+, not {wanted.md5}\) and was removed"):
         download(wanted, tmp_path)
     assert names_in(tmp_path) == []
 

@@ -12,12 +12,12 @@ from torch import nn
 
 from cli import main
 from pipeline.errors import TrainingError
-from pipeline.model import predictor
-from pipeline.model.bundle import save_bundle
+from pipeline.model import torch_engine
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network, save_bundle
 from pipeline.options import PredictorOptions
 from pipeline.training.dataset import TileSet, load_tiles
 from pipeline.training.evaluate import (
@@ -93,11 +93,11 @@ def test_labels_are_numbered_as_the_models_classes_are(bundle, tmp_path):
 
 def test_probabilities_are_those_of_the_calibrated_network(bundle, tmp_path, monkeypatch):
     # The precision that is fastest differs from processor to processor; this is about the rest.
-    monkeypatch.setattr(predictor, "find_precision", lambda wish, device: torch.float32)
+    monkeypatch.setattr(torch_engine, "find_precision", lambda requested, device: torch.float32)
     tiles = load_tiles(make_tiles(tmp_path / "tiles", 3))
     probabilities = evaluate_tiles(bundle, tiles).probabilities
     with torch.no_grad():
-        logits = bundle.load_network()((tiles.images.float() - 90) / 40)
+        logits = load_network(bundle)((tiles.images.float() - 90) / 40)
     np.testing.assert_allclose(probabilities, (logits / 2).softmax(dim=1), atol=1e-4)
     assert probabilities.dtype == np.float32
 

@@ -10,10 +10,11 @@ from safetensors.torch import save_file
 from torchvision.models import resnet18
 
 from pipeline.errors import ModelError, TrainingError
-from pipeline.model.bundle import list_bundles, load_bundle, save_bundle
+from pipeline.model.bundle import list_bundles, load_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network, head_of
+from pipeline.model.weights import load_network, save_bundle
 from pipeline.training.dataset import TileSet
 from pipeline.training.describe import find_standards
 from pipeline.training.distributed import Team
@@ -151,6 +152,8 @@ def test_what_cannot_be_used_is_reported(source, tmp_path):
     (tmp_path / "damaged.safetensors").write_bytes(b"no weights")
     with pytest.raises(TrainingError, match=r"damaged\.safetensors cannot be read"):
         started(str(tmp_path / "damaged.safetensors"), CARD)
+    with pytest.raises(TrainingError, match="No ImageNet weights are known for tiny"):
+        started("imagenet", CARD)
     with pytest.raises(ModelError, match="No model 'eurosat-nothing'"):
         started("eurosat-nothing", CARD)
     with pytest.raises(ModelError, match="another architecture"):
@@ -196,5 +199,5 @@ def test_the_models_that_ship_can_be_trained_further(name):
     shipped = load_bundle(name)
     recipe = replace(RECIPE, architecture=shipped.card.architecture, initial_weights=name)
     run = start_run(recipe, shipped.card, find_initial_weights(recipe), Team(torch.device("cpu")))
-    expected = shipped.load_network().state_dict()
+    expected = load_network(shipped).state_dict()
     assert all(torch.equal(tensor.cpu(), expected[key]) for key, tensor in run.network.state_dict().items())

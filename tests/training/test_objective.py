@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 
 import pipeline.training.objective as module
-from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.model.bundle import load_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network
+from pipeline.model.weights import load_network, save_bundle
 from pipeline.training.distributed import Team
 from pipeline.training.objective import Objective
 from pipeline.training.recipe import Recipe, Stage
@@ -61,7 +62,7 @@ def test_a_teacher_moves_the_targets_as_far_as_its_weight_says(values, teacher):
     _, taught, _ = Objective(recipe, CARD, ALONE)(values, LABELS)
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (CARD.mean, CARD.std))
     with torch.no_grad():
-        opinion = load_bundle(teacher).load_network()((values - mean) / std).softmax(dim=1)
+        opinion = load_network(load_bundle(teacher))((values - mean) / std).softmax(dim=1)
     torch.testing.assert_close(taught, 0.75 * alone + 0.25 * opinion)
     torch.testing.assert_close(taught.sum(dim=1), torch.ones(4))
 

@@ -14,6 +14,7 @@ from pipeline.errors import TrainingError
 from pipeline.model.bundle import list_bundles, load_bundle
 from pipeline.model.classes import number_classes
 from pipeline.model.predictor import Predictor
+from pipeline.model.weights import load_network
 from pipeline.options import ClassifyOptions, PredictorOptions, SceneOptions
 from pipeline.training.dataset import TileSet
 from pipeline.training.evaluate import evaluate_with
@@ -151,7 +152,7 @@ def test_a_model_that_is_sure_of_clouds_is_found_out(tiles):
 def test_the_same_ground_as_l1c_and_as_l2a_gives_the_same_map(name, scenes, tmp_path):
     """The L2A twin is made from the L1C bands, in the air that the pipeline assumes and in a hazy one."""
     bundle = load_bundle(name)
-    predictor = Predictor(bundle.load_network(), bundle.card, PredictorOptions(device="cpu"))
+    predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions(device="cpu"))
     l1c = classes_of(scenes, tmp_path / "l1c", predictor, SceneOptions())
     for depth in (0.1, 0.25):
         twin = write_l2a_twin(scenes, tmp_path / f"twin_{depth}.tif", bundle.card.bands, depth)

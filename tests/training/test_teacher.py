@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from pipeline.errors import TrainingError
-from pipeline.model.bundle import load_bundle, save_bundle
+from pipeline.model.bundle import load_bundle
 from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network
+from pipeline.model.weights import load_network, save_bundle
 from pipeline.training.dataset import TileSet
 from pipeline.training.distributed import Team
 from pipeline.training.recipe import Recipe, Stage
@@ -59,7 +60,7 @@ def test_it_gives_the_bundles_probabilities(recipe, teacher, tiles):
     values = tiles.images.float()
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (CARD.mean, CARD.std))
     with torch.no_grad():
-        expected = load_bundle(teacher).load_network()((values - mean) / std).softmax(dim=1)
+        expected = load_network(load_bundle(teacher))((values - mean) / std).softmax(dim=1)
     torch.testing.assert_close(load_teacher(recipe, CARD, CPU)(values), expected)
 
 
