@@ -89,12 +89,12 @@ class SceneReader:
                 f"Window {row, col, height, width} leaves the scene of {self._height} x {self._width}."
             )
         if self._black_border and width < self._width:  # it goes on from the edges of the scene
-            pixels, valid = self.read(row, 0, height, self._width)
-            return pixels[:, :, col : col + width], valid[:, col : col + width]
+            pixels, whole = self.read(row, 0, height, self._width)
+            return pixels[:, :, col : col + width], whole[:, col : col + width]
         window = Window(col, row, width, height)
         pixels, found = self._read_bands(window)
         if self._black_border:
-            found.append(~_from_edges(~pixels.any(axis=0)))
+            found.append(~_from_edges(np.logical_not(pixels.any(axis=0))))
         found += [mask.read(window) for mask in self._masks]
         valid = combine(found)
         return pixels, np.ones((height, width), dtype=bool) if valid is None else valid

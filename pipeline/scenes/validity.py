@@ -45,7 +45,7 @@ def with_validity(
     outside = outside_of(stored.drawn, limits) & odd
     if is_data(stored.drawn[:, outside], stored.drawn):  # not the encoding then: not for us to mend
         layers, outside = tuple(replace(layer, limits=()) for layer in layers), np.zeros_like(outside)
-    zeros = ~stored.drawn.any(axis=0) if zero and declared else np.zeros_like(outside)
+    zeros = np.equal(stored.drawn, 0).all(axis=0) if zero and declared else np.zeros_like(outside)
     notes = _notes(stored, outside, zeros, layers)
     return _screened(layers, again=bool(notes)), notes
 
