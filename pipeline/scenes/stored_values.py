@@ -119,9 +119,12 @@ def outside_of(pixels: npt.NDArray, limits: Sequence[Limits]) -> npt.NDArray[np.
 def is_data(chosen: npt.NDArray, pixels: npt.NDArray) -> bool:
     """Return whether impossible pixels (B, k) of the pixels (B, n) are data of another meaning, no filling.
 
-    They are many and various then, while a filling is one value, or a few.
+    They are many and various then, while most of a filling is one value, or a few; the others are mixtures.
     """
-    return chosen.shape[1] > FILLED_BY_CHANCE * pixels.shape[1] and np.unique(chosen).size > FILL_VALUES
+    if chosen.shape[1] <= FILLED_BY_CHANCE * pixels.shape[1]:
+        return False
+    counts = np.sort(np.unique(chosen, return_counts=True)[1])
+    return bool(counts[-FILL_VALUES:].sum() < counts.sum() / 2)
 
 
 def _repeated(pixels: npt.NDArray) -> npt.NDArray[np.bool_]:

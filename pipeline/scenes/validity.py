@@ -31,23 +31,28 @@ def with_validity(
     Of reflectance, 0 in every band is no data whatever is declared: that is Sentinel-2's definition. So are
     values that no reflectance can have. In a picture 0 is black, except in a border.
     """
-    if encoding.level == "rgb8" and all(_has_black_corner(layer) for layer in layers):
-        text = "The picture has a black border (0, 0, 0), which is left out as no data."
-        layers = tuple(replace(layer, black_border=True) for layer in layers)
-        return _screened(layers, again=True), [info("black-border", None, text)]
-    zero = encoding.level != "rgb8" and not all(set(layer.nodata) == {0} for layer in layers)
+    picture = encoding.level == "rgb8"
+    border = picture and all(_has_black_corner(layer) for layer in layers)
+    zero = not picture and not all(set(layer.nodata) == {0} for layer in layers)
     limits = _limits(encoding)
-    layers = tuple(replace(layer, zero_is_nodata=zero, limits=_reachable(layer, limits)) for layer in layers)
-    odd = any(layer.limits for layer in layers)
-    declared = any(layer.declares_validity for layer in layers)
-    if not odd and not (zero and declared):
-        return layers, []
-    outside = outside_of(stored.drawn, limits) & odd
-    if is_data(stored.drawn[:, outside], stored.drawn):  # not the encoding then: not for us to mend
-        layers, outside = tuple(replace(layer, limits=()) for layer in layers), np.zeros_like(outside)
-    zeros = np.equal(stored.drawn, 0).all(axis=0) if zero and declared else np.zeros_like(outside)
-    notes = _notes(stored, outside, zeros, layers)
-    return _screened(layers, again=bool(notes)), notes
+    layers = tuple(
+        replace(layer, zero_is_nodata=zero, black_border=border, limits=_reachable(layer, limits))
+        for layer in layers
+    )
+    notes = []
+    if border:
+        notes.append(info("black-border", None, "The picture's black border is left out as no data."))
+    if any(layer.limits for layer in layers):
+        outside = outside_of(stored.drawn, limits)
+        if is_data(stored.drawn[:, outside], stored.drawn):  # another encoding's: not for us to mend
+            layers = tuple(replace(layer, limits=()) for layer in layers)
+        elif outside.any():
+            notes.append(_impossible(stored.drawn, outside))
+    if zero and any(layer.declares_validity for layer in layers):
+        empty = np.asarray((stored.drawn == 0).all(axis=0))
+        if empty.any():
+            notes.append(_all_zero(empty, layers))
+    return _screened(layers, undeclared=bool(notes)), notes
 
 
 def _limits(encoding: PixelEncoding) -> tuple[Limits, ...]:
@@ -55,8 +60,10 @@ def _limits(encoding: PixelEncoding) -> tuple[Limits, ...]:
     if encoding.level == "rgb8":
         return (COLORS,) * len(encoding.scale)
     low, high = REFLECTANCE
-    pairs = zip(encoding.scale, encoding.offset, strict=True)
-    return tuple((low / scale - offset, high / scale - offset) for scale, offset in pairs)
+    return tuple(
+        (low / scale - offset, high / scale - offset)
+        for scale, offset in zip(encoding.scale, encoding.offset, strict=True)
+    )
 
 
 def _reachable(layer: BandLayer, limits: Sequence[Limits]) -> tuple[Limits, ...]:
@@ -85,43 +92,39 @@ def _has_black_corner(layer: BandLayer) -> bool:
         )
 
 
-def _screened(layers: tuple[BandLayer, ...], *, again: bool) -> tuple[BandLayer, ...]:
+def _screened(layers: tuple[BandLayer, ...], *, undeclared: bool) -> tuple[BandLayer, ...]:
     """Return the layers, those masked before they are resampled whose invalid pixels no one value marks.
 
-    With `again` pixels are invalid for other reasons than the declared ones.
+    `undeclared` tells that some pixels are invalid though no file says so.
     """
     return tuple(
-        replace(layer, screened=True)
-        if layer.resampling is not None and again and (layer.declares_validity or layer.limits)
-        else layer
+        replace(layer, screened=layer.resampling is not None and _has_several_reasons(layer, undeclared))
         for layer in layers
     )
 
 
-def _notes(
-    stored: StoredValues,
-    outside: npt.NDArray[np.bool_],
-    zeros: npt.NDArray[np.bool_],
-    layers: Sequence[BandLayer],
-) -> list[Note]:
-    notes = []
-    if outside.any():
-        pixels = stored.drawn[:, outside]
-        values, counts = np.unique(pixels, return_counts=True)
-        text = (
-            f"{_share(outside)} of the pixels hold values that nothing on the ground has, such as "
-            f"{values[counts.argmax()]:g}, and are left out as no data, though no file declares that."
-        )
-        notes.append(info("nodata-by-values", None, text))
-    if zeros.any():
-        declared = sorted({f"{v:g}" for layer in layers for v in layer.nodata if v is not None})
-        by = f"as no data {', '.join(declared)}" if declared else "a mask"
-        text = (
-            f"{_share(zeros)} of the pixels are 0 in every band and are left out as no data, though the file "
-            f"declares {by}."
-        )
-        notes.append(info("zero-is-nodata", None, text))
-    return notes
+def _has_several_reasons(layer: BandLayer, undeclared: bool) -> bool:
+    declared_for_some = layer.declares_nodata and None in layer.nodata
+    return declared_for_some or (undeclared and (layer.declares_validity or bool(layer.limits)))
+
+
+def _impossible(pixels: npt.NDArray, outside: npt.NDArray[np.bool_]) -> Note:
+    values, counts = np.unique(pixels[:, outside], return_counts=True)
+    text = (
+        f"{_share(outside)} of the pixels hold values that nothing on the ground has, such as "
+        f"{values[counts.argmax()]:g}; they are left out as no data, though no file declares that."
+    )
+    return info("nodata-by-values", None, text)
+
+
+def _all_zero(empty: npt.NDArray[np.bool_], layers: Sequence[BandLayer]) -> Note:
+    declared = sorted({f"{v:g}" for layer in layers for v in layer.nodata if v is not None})
+    by = f"{', '.join(declared)} as no data" if declared else "a mask"
+    text = (
+        f"{_share(empty)} of the pixels are 0 in every band; they are left out as no data, though the file "
+        f"declares {by}."
+    )
+    return info("zero-is-nodata", None, text)
 
 
 def _share(chosen: npt.NDArray[np.bool_]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 
@@ -142,6 +143,28 @@ def test_the_bands_of_a_vrt_declare_each_its_own_value(write_raster, transform, 
         f"</GeoTransform>{bands}</VRTDataset>"
     )
     check_left_half_is_empty(open_scene(vrt, RGB_CARD), pixels)
+
+
+@on_both_grids
+def test_nodata_of_one_band_leaves_zeros_in_the_others(write_raster, transform, tmp_path):
+    pixels = ground("uint16")
+    pixels[0, :, :48] = 65535
+    pixels[2, :, 60:80] = 0
+    path = write_raster(pixels, "s.tif", transform=transform, descriptions=NAMES)
+    vrt = tmp_path / "s_l2a.vrt"
+    rasterio.shutil.copy(path, vrt, driver="VRT")
+    text = vrt.read_text()
+    at = text.index("</Description>") + len("</Description>")
+    vrt.write_text(f"{text[:at]}<NoDataValue>65535</NoDataValue>{text[at:]}")
+    check_left_half_is_empty(open_scene(vrt, RGB_CARD), pixels)
+
+
+def test_a_collar_with_a_blurred_edge_is_a_collar(write_raster):
+    """As interpolation without a declared nodata value leaves it."""
+    pixels = collared(ground(), -9999)
+    pixels[:, :, 46:48] = np.random.default_rng(0).integers(-9500, -6000, (3, 96, 2))
+    scene = open_scene(write_raster(pixels, "s_l2a.tif", descriptions=NAMES), RGB_CARD)
+    assert not read_all(scene)[1][:, :48].any()
 
 
 def test_numbers_of_another_meaning_are_not_taken_for_a_filling(write_raster):
