@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.addresses import shown
 from pipeline.errors import UsageError
 
 DEFAULT_MODEL = "eurosat-rgb-resnet50"
@@ -132,6 +133,8 @@ class ClassifyOptions:
         decisive = asdict(replace(self, stride=self.stride_for(tile_size)))
         for name in ("overwrite", "refresh", "reader_threads", "journal_after"):
             del decisive[name]
+        if isinstance(self.scene.mask, str):
+            decisive["scene"]["mask"] = shown(self.scene.mask)
         return decisive
 
 

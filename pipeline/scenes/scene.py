@@ -5,7 +5,6 @@
 hands out readers, one for each thread.
 """
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,13 +20,14 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from pipeline.addresses import local_archive, scrub, shown
 from pipeline.errors import SceneError, UsageError
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, info
 from pipeline.options import LEVELS, SceneOptions
 from pipeline.scenes.bands import Imagery, find_imagery
 from pipeline.scenes.encoding import find_encoding
-from pipeline.scenes.gdal import READ_ERRORS, gdal_settings, open_raster, without_query
+from pipeline.scenes.gdal import READ_ERRORS, gdal_settings, open_raster
 from pipeline.scenes.ground import GroundGrid, ground_grid
 from pipeline.scenes.radiometry import PixelEncoding, pixel_transform
 from pipeline.scenes.rasters import (
@@ -186,7 +186,7 @@ class Scene:
         named = [file for layer in self.layers for file in layer.files]
         named += [file for mask in self.masks for file in mask.files]
         local = [
-            Path(re.sub(r"^/vsizip/\{?(.*\.zip)\b.*", r"\1", file, flags=re.IGNORECASE))
+            Path(local_archive(file) or file)
             for file in named
             if not file.lower().endswith((".aux.xml", ".ovr"))
         ]
@@ -196,11 +196,11 @@ class Scene:
         """Return plain values that change when the scene's files do.
 
         Names, sizes and times of its files; the folder may be renamed. Of a remote scene only the address,
-        without what follows `?`: a signature is renewed, and a secret.
+        without its secrets: a signature is renewed.
         """
         files = [(file.name, file.stat()) for file in self.files]
         if not files:
-            return {"path": without_query(self.path)}
+            return {"path": shown(self.path)}
         return {
             "files": [
                 {"name": name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for name, stat in files
@@ -273,12 +273,18 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
 
 @contextmanager
 def _header_errors(path: str | Path) -> Iterator[None]:
-    """Raise SceneError for a damaged header, wherever GDAL or rasterio stumble over it."""
+    """Raise SceneError for a damaged header or a path that cannot be looked at, wherever that shows."""
     try:
         yield
     except (*READ_ERRORS, UnicodeError) as error:
+        reason = scrub(str(error), str(path))
         raise SceneError(
-            f"{path} has a header, or a name, that cannot be read ({error}): fetch it again, or rename it."
+            f"{shown(str(path))} has a header, or a name, that cannot be read ({reason}): fetch it again, or "
+            "rename it."
+        ) from error
+    except OSError as error:
+        raise SceneError(
+            f"{shown(str(path))} cannot be read ({error.strerror}): check its name and who may read it."
         ) from error
 
 
