@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.addresses import shown
 from pipeline.errors import OutputError, SceneError
-from pipeline.files import make_folder, publish, staging_folder, write_file
+from pipeline.files import longest_stem, make_folder, publish, staging_folder, write_file
 from pipeline.journal import Journal, journal_path
 from pipeline.maps.areas import ClassArea, class_areas
 from pipeline.maps.landcover_map import LandcoverMap, MapBuilder
@@ -23,7 +25,6 @@ from pipeline.maps.rules import NO_CONFIDENCE
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, log_note, warning
 from pipeline.options import ClassifyOptions
-from pipeline.scenes.gdal import without_query
 from pipeline.scenes.reader import read_blocks
 from pipeline.scenes.scene import Scene, open_scene
 from pipeline.tiles import TileBlock, TileGrid
@@ -171,6 +172,7 @@ def prepare_scene(
     scene = open_scene(path, card, options.scene)
     if options.overwrite and scene.name.casefold() in taken:
         raise _name_taken(scene.name, output)
+    _check_name(scene)
     make_folder(output)
     wanted = _identity_of(scene, card, options)
     if not options.overwrite and (result := _finished(scene.name, output, wanted, options)):
@@ -200,6 +202,16 @@ def _name_taken(name: str, output: Path) -> OutputError:
         f"A map of another scene named {name} was just written to {output}: "
         "classify the two into different folders with `output`."
     )
+
+
+def _check_name(scene: Scene) -> None:
+    """Raise SceneError if the names of the map's files would be too long, now rather than hours later."""
+    longest = longest_stem(possible_files("", scene_outputs()))
+    if (length := len(os.fsencode(scene.name))) > longest:
+        raise SceneError(
+            f"The name of {shown(scene.path)} has {length} bytes, and the endings of its map's files leave "
+            f"room for {longest}: rename it, or give a link with a shorter name."
+        )
 
 
 def _identity_of(scene: Scene, card: ModelCard, options: ClassifyOptions) -> Record:
@@ -322,7 +334,7 @@ def write_map(computed: ComputedMap) -> Result:
     with staging_folder(output, scene.name) as staging:
         files = _write_outputs(computed, staging)
         run = Run(
-            scene=without_query(scene.path),
+            scene=shown(scene.path),
             notes=(*scene.notes, *doubts),
             files={kind: file.name for kind, file in files.items()},
             tiles=computed.tiles,

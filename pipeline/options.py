@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.addresses import shown
 from pipeline.errors import UsageError
 
 DEFAULT_MODEL = "eurosat-rgb-resnet50"
@@ -48,8 +49,9 @@ class SceneOptions:
     level: str = "auto"
     """One of `LEVELS`."""
 
-    offset: int | None = None
-    """Added to stored values before scaling; None to detect it."""
+    offset: float | None = None
+    """Added to stored values before scaling, in ten-thousandths of reflectance (-1000) or, if less than 1, in
+    reflectance (-0.1), however the file stores it; None to detect it."""
 
     mask: Path | str | None = None
     """A raster of pixels to leave out. A URL has to be a str, since a Path turns `//` into `/`."""
@@ -131,6 +133,8 @@ class ClassifyOptions:
         decisive = asdict(replace(self, stride=self.stride_for(tile_size)))
         for name in ("overwrite", "refresh", "reader_threads", "journal_after"):
             del decisive[name]
+        if isinstance(self.scene.mask, str):
+            decisive["scene"]["mask"] = shown(self.scene.mask)
         return decisive
 
 

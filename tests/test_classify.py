@@ -413,6 +413,18 @@ def test_two_scenes_of_one_name_do_not_replace_each_other(l1c, tmp_path, light_p
         classify_scene(scene, tmp_path / "out", light_predictor, options, taken={"scene"})
 
 
+def test_a_name_too_long_for_its_files_is_told_before_the_work(l1c, tmp_path, light_predictor):
+    path = l1c().rename(tmp_path / f"{'n' * 243}.tif")
+    with pytest.raises(SceneError, match=r"has 243 bytes.*rename it, or give a link") as error:
+        classify(path, tmp_path / "maps", light_predictor)
+    assert "`output`" not in str(error.value)
+    (tmp_path / "short.tif").symlink_to(path)
+    assert classify(tmp_path / "short.tif", tmp_path / "maps", light_predictor).files["landcover"].is_file()
+    longest = int(str(error.value).partition("room for ")[2].partition(":")[0])
+    path = path.rename(tmp_path / f"{'n' * longest}.tif")
+    assert classify(path, tmp_path / "maps", light_predictor).files["landcover"].is_file()
+
+
 def test_a_folder_that_is_not_writable_is_reported_before_the_work(
     l1c, tmp_path, light_predictor, monkeypatch
 ):

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from pipeline.addresses import file_name_of
 from pipeline.batch.executor import Event, WorkerLost
 from pipeline.batch.messages import (
     WAITING,
@@ -55,7 +56,7 @@ class _AssignedScene:
 
     @property
     def name(self) -> str:
-        return Path(self.task.path).name
+        return file_name_of(self.task.path)
 
 
 @dataclass

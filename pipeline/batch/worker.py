@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pipeline.batch.inputs import shown
+from pipeline.addresses import scrub, shown
 from pipeline.batch.messages import (
     CLASSIFYING,
     DONE,
@@ -110,7 +110,7 @@ class _SceneLogs(logging.Handler):
         if scene is None:
             return
         if record.name.startswith("pipeline") and record.levelno == logging.WARNING:
-            scene.warnings.append(record.getMessage())
+            scene.warnings.append(scrub(record.getMessage(), scene.task.path))
         if scene.task.log is None:
             return
         append = scene.logged or scene.task.tries  # otherwise this replaces the log of an earlier run
@@ -120,7 +120,7 @@ class _SceneLogs(logging.Handler):
             contextlib.suppress(OSError),
             scene.task.log.open("a" if append else "w", encoding="utf-8", errors="backslashreplace") as file,
         ):
-            file.write(f"{head}{self.format(record)}\n")
+            file.write(f"{head}{scrub(self.format(record), scene.task.path)}\n")
 
 
 def load_worker(channel: Channel, setup: Setup, number: int) -> "Worker":
@@ -179,10 +179,20 @@ class Worker:
     """Takes scenes through their stages, a few at a time, each at another stage."""
 
     channel: Channel
+    """The connection to the batch."""
+
     card: "ModelCard"
+    """The model's card."""
+
     predictor: "Predictor | None"
+    """The model on its device; None if scenes are only looked at."""
+
     options: ClassifyOptions
+    """How each scene is classified."""
+
     logs: _SceneLogs
+    """Writes what is logged into the log of the scene that it is about."""
+
     _writing: threading.Lock = field(default_factory=threading.Lock)  # Matplotlib and some drivers need it
 
     def run(self) -> None:
@@ -289,7 +299,7 @@ class Worker:
                 reason = f"Unexpected {kind} while {stage} (a bug of ours; the log shows where): {error}"
                 unexpected = True
                 log.exception("%s", reason)
-        self._report(scene, FAILED, reason, unexpected=unexpected)
+        self._report(scene, FAILED, scrub(reason, scene.task.path), unexpected=unexpected)
         return None
 
     def _report_result(self, scene: _ActiveScene, result: "Result") -> None:

@@ -16,8 +16,9 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 from rasterio.windows import Window
 
+from pipeline.addresses import file_name_of, scrub, shown
 from pipeline.errors import SceneError
-from pipeline.scenes.gdal import READ_ERRORS, open_raster, without_query
+from pipeline.scenes.gdal import READ_ERRORS, open_raster
 from pipeline.scenes.ground import GroundGrid
 from pipeline.scenes.product import BandSource, MaskDecoder
 from pipeline.scenes.registry import mask_decoder
@@ -291,10 +292,10 @@ def can_hold(value: float, dtype: np.dtype) -> bool:
 
 
 def _damaged(path: str, window: Window, error: BaseException) -> str:
-    reason = str(error.__cause__ or error).strip(" .")
+    reason = scrub(str(error.__cause__ or error), path).strip(" .")
     return (
-        f"{path} cannot be read at rows {window.row_off} to {window.row_off + window.height - 1} ({reason}): "
-        "the file is damaged or incomplete, fetch it again."
+        f"{shown(path)} cannot be read at rows {window.row_off} to {window.row_off + window.height - 1} "
+        f"({reason}): the file is damaged or incomplete, fetch it again."
     )
 
 
@@ -318,7 +319,8 @@ def open_layer(layer: BandLayer) -> Iterator[OpenLayer]:
             bands = (_screen if layer.screened else _only_bands)(layer, dataset, stack)
             warped = stack.enter_context(_warp(layer, bands))
         except (*READ_ERRORS, ValueError) as error:
-            raise SceneError(f"{layer.path} cannot be resampled to the ground grid ({error}).") from error
+            where, reason = shown(layer.path), scrub(str(error), layer.path)
+            raise SceneError(f"{where} cannot be resampled to the ground grid ({reason}).") from error
         count = len(layer.indexes)
         alpha = count + 1 if ColorInterp.alpha in warped.colorinterp[count:] else None
         yield OpenLayer(
@@ -415,7 +417,7 @@ class MaskLayer:
     @property
     def name(self) -> str:
         """Return the file's name."""
-        return Path(without_query(self.path)).name
+        return file_name_of(self.path)
 
 
 def describe_mask(
@@ -430,7 +432,7 @@ def describe_mask(
         descriptions = {i: dataset.descriptions[i - 1] or "" for i in dataset.indexes}
         index = next((i for i, text in descriptions.items() if mask_decoder([text])), 1)
         tags = [f"{key} {value}" for key, value in dataset.tags().items()]
-        texts = [*descriptions.values(), Path(without_query(path)).stem, *tags]
+        texts = [*descriptions.values(), Path(file_name_of(path)).stem, *tags]
         return MaskLayer(
             path=path,
             files=tuple(dataset.files) or (path,),
@@ -446,12 +448,12 @@ def _lies_on_grid(dataset: DatasetReader, path: str, grid: GroundGrid, scene_sha
     if dataset.crs is None or grid.crs is None:
         if dataset.shape != scene_shape:
             raise SceneError(
-                f"The mask {path} has no coordinate system in common with the scene and not its size "
+                f"The mask {shown(path)} has no coordinate system in common with the scene and not its size "
                 f"either ({dataset.width} x {dataset.height} pixels): georeference it."
             )
         return grid.resampling is None
     if not _overlaps(dataset, grid):
-        raise SceneError(f"The mask {path} lies beside the scene: give the one that belongs to it.")
+        raise SceneError(f"The mask {shown(path)} lies beside the scene: give the one that belongs to it.")
     return grid.resampling is None and grid.is_grid_of(dataset)
 
 

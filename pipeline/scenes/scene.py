@@ -5,7 +5,6 @@
 hands out readers, one for each thread.
 """
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,13 +20,14 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from pipeline.addresses import local_archive, scrub, shown
 from pipeline.errors import SceneError, UsageError
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, info
 from pipeline.options import LEVELS, SceneOptions
 from pipeline.scenes.bands import Imagery, find_imagery
 from pipeline.scenes.encoding import find_encoding
-from pipeline.scenes.gdal import READ_ERRORS, gdal_settings, open_raster, without_query
+from pipeline.scenes.gdal import READ_ERRORS, gdal_settings, open_raster
 from pipeline.scenes.ground import GroundGrid, ground_grid
 from pipeline.scenes.radiometry import PixelEncoding, pixel_transform
 from pipeline.scenes.rasters import (
@@ -42,7 +42,7 @@ from pipeline.scenes.rasters import (
     open_layer,
     open_mask,
 )
-from pipeline.scenes.stored_values import StoredValues
+from pipeline.scenes.stored_values import StoredValues, checked_tags
 from pipeline.scenes.validity import with_validity
 from pipeline.values import PixelTransform
 
@@ -186,7 +186,7 @@ class Scene:
         named = [file for layer in self.layers for file in layer.files]
         named += [file for mask in self.masks for file in mask.files]
         local = [
-            Path(re.sub(r"^/vsizip/\{?(.*\.zip)\b.*", r"\1", file, flags=re.IGNORECASE))
+            Path(local_archive(file) or file)
             for file in named
             if not file.lower().endswith((".aux.xml", ".ovr"))
         ]
@@ -196,11 +196,11 @@ class Scene:
         """Return plain values that change when the scene's files do.
 
         Names, sizes and times of its files; the folder may be renamed. Of a remote scene only the address,
-        without what follows `?`: a signature is renewed, and a secret.
+        without its secrets: a signature is renewed.
         """
         files = [(file.name, file.stat()) for file in self.files]
         if not files:
-            return {"path": without_query(self.path)}
+            return {"path": shown(self.path)}
         return {
             "files": [
                 {"name": name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for name, stat in files
@@ -239,7 +239,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         _check_size(imagery.name, grid)
         layers = _band_layers(imagery, grid)
         masks, mask_notes = _mask_layers(imagery, grid, scene_shape, options.mask)
-        stored = _stored_values(layers, masks, grid, len(card.bands))
+        stored, tag_notes = _stored_values(imagery.name, layers, masks, grid, card.bands)
         encoding, encoding_notes = find_encoding(card, imagery, stored, options.level, options.offset)
         validity_notes: list[Note] = []
         if not imagery.is_product:  # a product says which of its pixels hold no data
@@ -255,7 +255,14 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         dtype=stored.dtype,
         pixel_transform=pixel_transform(card, encoding),
         block_height=min(grid.height, max(layer.block_height for layer in layers)),
-        notes=(*imagery.notes, *encoding_notes, *validity_notes, *grid.notes, *mask_notes),
+        notes=(
+            *imagery.notes,
+            *tag_notes,
+            *encoding_notes,
+            *validity_notes,
+            *grid.notes,
+            *mask_notes,
+        ),
         encoding=encoding,
         resampling=grid.resampling.name if grid.resampling else None,
         layers=tuple(part for layer in layers for part in layer.warped_alone()),
@@ -266,12 +273,18 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
 
 @contextmanager
 def _header_errors(path: str | Path) -> Iterator[None]:
-    """Raise SceneError for a damaged header, wherever GDAL or rasterio stumble over it."""
+    """Raise SceneError for a damaged header or a path that cannot be looked at, wherever that shows."""
     try:
         yield
     except (*READ_ERRORS, UnicodeError) as error:
+        reason = scrub(str(error), str(path))
         raise SceneError(
-            f"{path} has a header, or a name, that cannot be read ({error}): fetch it again, or rename it."
+            f"{shown(str(path))} has a header, or a name, that cannot be read ({reason}): fetch it again, or "
+            "rename it."
+        ) from error
+    except OSError as error:
+        raise SceneError(
+            f"{shown(str(path))} cannot be read ({error.strerror}): check its name and who may read it."
         ) from error
 
 
@@ -322,20 +335,27 @@ def _mask_layers(
 
 
 def _stored_values(
-    layers: tuple[BandLayer, ...], masks: tuple[MaskLayer, ...], grid: GroundGrid, bands: int
-) -> StoredValues:
+    name: str,
+    layers: tuple[BandLayer, ...],
+    masks: tuple[MaskLayer, ...],
+    grid: GroundGrid,
+    bands: tuple[str, ...],
+) -> tuple[StoredValues, list[Note]]:
     dtype = np.result_type(*(layer.dtype for layer in layers))
-    scales, offsets = [1.0] * bands, [0.0] * bands
-    for layer in layers:
-        for channel, scale, offset in zip(layer.channels, layer.scales, layer.offsets, strict=True):
-            scales[channel], offsets[channel] = scale, offset
+    tags = {
+        channel: (scale, offset)
+        for layer in layers
+        for channel, scale, offset in zip(layer.channels, layer.scales, layer.offsets, strict=True)
+    }
+    tagged = zip(*(tags[channel] for channel in range(len(bands))), strict=True)
+    scales, offsets, notes = checked_tags(name, bands, *tagged)
 
     def draw_sample() -> npt.NDArray:
         own = tuple(layer.as_sampled() for layer in layers)
-        with _open_reader(own, masks, (bands, *grid.shape), dtype) as reader:
+        with _open_reader(own, masks, (len(bands), *grid.shape), dtype) as reader:
             return _sample(reader, grid)
 
-    return StoredValues(dtype, tuple(scales), tuple(offsets), draw_sample)
+    return StoredValues(dtype, scales, offsets, draw_sample), notes
 
 
 def _sample(reader: SceneReader, grid: GroundGrid, windows: int = 6, size: int = 64) -> npt.NDArray:
