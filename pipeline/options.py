@@ -49,8 +49,9 @@ class SceneOptions:
     level: str = "auto"
     """One of `LEVELS`."""
 
-    offset: int | None = None
-    """Added to stored values before scaling; None to detect it."""
+    offset: float | None = None
+    """Added to stored values before scaling, in ten-thousandths of reflectance (-1000) or, if less than 1, in
+    reflectance (-0.1), however the file stores it; None to detect it."""
 
     mask: Path | str | None = None
     """A raster of pixels to leave out. A URL has to be a str, since a Path turns `//` into `/`."""

@@ -112,7 +112,7 @@ def scene_options(content: JsonObject) -> SceneOptions:
             (str(name), whole_number(index, f"The number of {name}") or 0) for name, index in bands.items()
         ),
         level=str(content.get("level") or "auto"),
-        offset=whole_number(content.get("offset"), "`offset`"),
+        offset=number(content.get("offset"), "`offset`"),
         assume_crs=crs or None,
         assume_gsd=number(content.get("assume_gsd"), "`assume_gsd`"),
         safe_resolution=resolution,

@@ -4,6 +4,7 @@ An option is called as the field of a dataclass in `pipeline.options` that takes
 """
 
 from collections.abc import Callable
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,16 +39,19 @@ class Bands(click.ParamType):
 class Offset(click.ParamType):
     """`auto`, or the number that is added to stored values before they are scaled."""
 
-    name = "auto|INT"
+    name = "auto|NUMBER"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return None for `auto`, else the number."""
         if value in (None, "auto"):
             return None
         try:
-            return int(value)
+            number = float(value)
         except ValueError:
-            self.fail(f"'{value}' is neither 'auto' nor a whole number such as -1000", param, ctx)
+            number = nan
+        if not isfinite(number):
+            self.fail(f"'{value}' is neither 'auto' nor a number such as -1000", param, ctx)
+        return int(number) if number.is_integer() else number
 
 
 def together(*options: Decorator) -> Decorator:
@@ -134,7 +138,8 @@ scene_options = together(
         default="auto",
         show_default=True,
         help="Added to stored values before scaling: -1000 for Sentinel-2 baseline 04.00 and later, "
-        "0 for earlier ones and where an archive has already removed it.",
+        "0 for earlier ones and where an archive has already removed it. In ten-thousandths of reflectance "
+        "however the file stores it: for numbers of 0 to 1, -1000 and -0.1 are the same.",
     ),
     click.option(
         "--mask",

@@ -41,6 +41,21 @@ class LandcoverMap:
     footprint: tuple[float, float]
     """How far the scene reaches into the map, in cells (columns, rows): what lies beyond it is padding."""
 
+    coverage: np.ndarray | None = None
+    """(rows, cols) float32: how much ground that a scene shows belongs to each cell, in cells. None where the
+    footprint says it all, as in the map of a single scene."""
+
+    @property
+    def covered(self) -> np.ndarray:
+        """Return how much ground that a scene shows belongs to each cell, (rows, cols), in cells."""
+        if self.coverage is not None:
+            return self.coverage
+        inside_cols, inside_rows = (
+            np.clip(reach - np.arange(count), 0.0, 1.0)
+            for reach, count in zip(self.footprint, self.class_id.shape[::-1], strict=True)
+        )
+        return np.outer(inside_rows, inside_cols)
+
 
 class MapBuilder:
     """Builds the map from blocks of tiles, which come in order from the top.

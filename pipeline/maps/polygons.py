@@ -45,9 +45,10 @@ def polygons_possible(file_format: str, crs: CRS | None) -> bool:
 def landcover_polygons(landcover: LandcoverMap) -> geopandas.GeoDataFrame:
     """Return one polygon for each 4-connected region of one class, cut to the scene's footprint.
 
-    Columns: `class_id` (int32), `class_name`, `area_ha` (planar in the map's CRS, to the square metre),
-    `confidence` (mean of the region's cells in percent, to 0.1), `geometry` (valid, in the map's CRS).
-    Cells without data are in no polygon.
+    Columns: `class_id` (int32), `class_name`, `area_ha` (on the ground, to the square metre), `confidence`
+    (mean of the region's cells in percent, to 0.1), `geometry` (valid, in the map's CRS). Cells without data
+    are in no polygon. In a mosaic, where scenes end within cells, outlines go along whole cells, while areas
+    are of the ground that the scenes show.
     """
     labels, class_id = _label_regions(landcover)
     geometry, label = _trace(labels, landcover)

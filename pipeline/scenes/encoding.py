@@ -1,72 +1,56 @@
-"""Find out what a scene's stored numbers mean: the product level, then scale and offset.
+"""Find out what a scene's stored numbers mean: the product level, and how they become reflectance.
 
-Each is looked for in this order: what the user states, the product's metadata, tags and file names, and
-finally the values themselves. Every guess comes with a warning that names the option to overrule it.
+The level is looked for in this order: what the user states, the product's metadata, tags and file names, and
+finally the values themselves; `calibration` does the same for scale and offset. Every guess comes with a
+warning that names the option to overrule it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.errors import SceneError, UsageError
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, info, warning
+from pipeline.options import PRODUCT_LEVELS
 from pipeline.scenes.atmosphere import SUN_ZENITH, clear_atmosphere
 from pipeline.scenes.bands import Imagery
-from pipeline.scenes.hints import baseline_in, level_in, offset_of_baseline, true_color_level_in
+from pipeline.scenes.calibration import Evidence, Stated, calibrate, check_reflectance, looks_like_8_bit
+from pipeline.scenes.hints import level_in, true_color_level_in
+from pipeline.scenes.plausibility import Calibration
 from pipeline.scenes.radiometry import PixelEncoding, reflectance_encoding, rgb8_encoding, tci_encoding
 from pipeline.scenes.stored_values import StoredValues
 
 LEVEL_NAMES = {"l1c": "Level-1C (top of atmosphere)", "l2a": "Level-2A (surface)"}
-TEN_THOUSANDTHS = 1e-4  # Sentinel-2 stores reflectance x 10,000
-
-# Of stored values, in the darkest band: with the offset of 1,000 still in, hardly a pixel lies below the
-# first (noise, water, overcorrected shadow); a scene whose dark pixels lie above the second is bright.
-OFFSET_IN_ABOVE = 900
-OFFSET_IN_BELOW = {"l1c": 1600, "l2a": 1400}
 MAX_SATURATED = 0.02  # of the values of 8-bit colours in a file of more bits; a few may be outliers
 
 # Of the brightness of a clear atmosphere in blue: dark pixels above it are seen through the air (L1C).
 AIR_SHARE = 0.85
 
-Numbers = tuple[float, ...]
-"""One for each of the model's bands."""
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """Everything that may tell what the pixels mean."""
-
-    card: ModelCard
-    imagery: Imagery
-    stored: StoredValues
-
-    def per_band(self, value: float) -> Numbers:
-        """Return the same number for each of the model's bands."""
-        return (float(value),) * len(self.card.bands)
-
 
 def find_encoding(
-    card: ModelCard, imagery: Imagery, stored: StoredValues, level: str = "auto", offset: int | None = None
+    card: ModelCard, imagery: Imagery, stored: StoredValues, level: str = "auto", offset: float | None = None
 ) -> tuple[PixelEncoding, list[Note]]:
     """Return what the scene's pixels mean, and the notes that say how that was found.
 
     `level` and `offset` are what the user states ("auto" and None: find out). Raises SceneError if
-    values and level contradict each other, UsageError if `offset` does not fit the level.
+    values and level contradict each other or the values cannot be reflectance, UsageError if `offset` does
+    not fit the level.
     """
-    evidence = _Evidence(card, imagery, stored)
+    evidence = Evidence(card, imagery, stored)
+    stated = Stated(level if level in PRODUCT_LEVELS else None, offset)
     if level == "auto":
-        level, notes = _find_level(evidence)
+        found, notes = _find_level(evidence)
     else:
-        notes = [info("level-stated", "level", f"Level {level}, as stated by `level`.")]
-    if level in ("rgb8", "tci") and offset is not None:
+        found, notes = level, [info("level-stated", "level", f"Level {level}, as stated by `level`.")]
+    if found in ("rgb8", "tci") and offset is not None:
         raise UsageError(
-            f"`offset` belongs to reflectance (`level` l1c or l2a), not to 8-bit colours (`level` {level})."
+            f"`offset` belongs to reflectance (`level` l1c or l2a), not to 8-bit colours (`level` {found})."
         )
-    if level == "rgb8":
+    if found == "rgb8":
         return rgb8_encoding(len(card.bands)), notes + _saturation_notes(stored)
-    if level == "tci":
+    if found == "tci":
         encoding, more = _true_color(evidence)
     else:
-        encoding, more = _reflectance(evidence, level, offset)
+        encoding, more = _reflectance(evidence, found, stated)
     notes += more
     if imagery.facts:
         encoding = replace(encoding, sun_zenith=imagery.facts.sun_zenith)
@@ -75,7 +59,8 @@ def find_encoding(
     return encoding, notes
 
 
-def _find_level(evidence: _Evidence) -> tuple[str, list[Note]]:
+def _find_level(evidence: Evidence) -> tuple[str | None, list[Note]]:
+    """Return the level, None if only reflectance can tell it."""
     imagery = evidence.imagery
     if evidence.stored.is_8_bit:
         if imagery.true_color:
@@ -93,10 +78,10 @@ def _find_level(evidence: _Evidence) -> tuple[str, list[Note]]:
         return level, [info("level-found", "level", f"{LEVEL_NAMES[level]}, by the product's metadata.")]
     if named := level_in(imagery.texts):
         return named, [info("level-found", "level", f"{LEVEL_NAMES[named]}, by file name or tags.")]
-    return _level_by_values(evidence)
+    return None, []
 
 
-def _level_by_values(evidence: _Evidence) -> tuple[str, list[Note]]:
+def _level_by_values(evidence: Evidence, calibration: Calibration) -> tuple[str, list[Note]]:
     """Guess the level by blue: seen from above, even black ground has the brightness of the air over it."""
     card, stored = evidence.card, evidence.stored
     overrule = "state `level` l1c or l2a if that is wrong"
@@ -109,14 +94,12 @@ def _level_by_values(evidence: _Evidence) -> tuple[str, list[Note]]:
                 f"{overrule}.",
             )
         ]
-    scale = _scale_by_values(stored)
-    if scale != 1 and stored.high() <= 255:
+    if looks_like_8_bit(stored, calibration):
         raise SceneError(
             f"{evidence.imagery.name} names no product level, and its values are too small for reflectance "
             "x 10,000 and not those of an 8-bit file: state `level` rgb8, l1c or l2a."
         )
-    offset = _offset_by_values(stored, "l1c") if scale != 1 else 0
-    dark = scale * (stored.dark(card.bands.index("B02")) + offset)
+    dark = float(calibration.brightness(stored).dark[card.bands.index("B02")])
     level = "l1c" if dark > AIR_SHARE * clear_atmosphere("B02")[0] else "l2a"
     return level, [
         warning(
@@ -145,7 +128,7 @@ def _saturation_notes(stored: StoredValues) -> list[Note]:
     ]
 
 
-def _true_color(evidence: _Evidence) -> tuple[PixelEncoding, list[Note]]:
+def _true_color(evidence: Evidence) -> tuple[PixelEncoding, list[Note]]:
     """Return the encoding of ESA's true-colour image; raises SceneError if the values are not its own."""
     imagery, stored = evidence.imagery, evidence.stored
     if stored.dtype.itemsize > 1:
@@ -172,133 +155,19 @@ def _true_color_origin(imagery: Imagery) -> tuple[str, Note]:
     )
 
 
-def _reflectance(
-    evidence: _Evidence, level: str, stated_offset: int | None
-) -> tuple[PixelEncoding, list[Note]]:
-    """Return the encoding of reflectance of a level; raises SceneError if the values cannot be that."""
+def _reflectance(evidence: Evidence, level: str | None, stated: Stated) -> tuple[PixelEncoding, list[Note]]:
+    """Return the encoding of reflectance; raises SceneError if the values cannot be that."""
     if evidence.stored.is_8_bit:
         raise SceneError(
             f"{evidence.imagery.name} holds 8-bit values, which cannot be the reflectance that `level` "
             f"{level} states: use `level` tci for ESA's true-colour image or `level` rgb8 for other pictures."
         )
-    scales, notes = _find_scales(evidence)
-    if stated_offset is not None:
-        offsets, more = _stated_offsets(evidence, stated_offset, scales)
-    else:
-        offsets, more = _find_offsets(evidence, level, scales)
-    return reflectance_encoding(level, offsets, scales), notes + more
-
-
-def _find_scales(evidence: _Evidence) -> tuple[Numbers, list[Note]]:
-    """Return the factor per band from stored value (plus offset) to reflectance."""
-    facts, stored = evidence.imagery.facts, evidence.stored
-    if facts and (evidence.imagery.is_product or not stored.is_floating):
-        return tuple(facts.scales[band] for band in evidence.card.bands), []
-    if stored.is_scaled:
-        return stored.scales, [info("scale-found", None, "Scale and offset by the file's own tags.")]
-    scale = _scale_by_values(stored)
-    if not stored.is_floating:
-        return evidence.per_band(scale), []
-    limit = 1 if scale == 1 else 10_000
-    text = f"Floating-point reflectance of 0 to {limit:,}, by its values."
-    return evidence.per_band(scale), [info("scale-by-values", None, text)]
-
-
-def _scale_by_values(stored: StoredValues) -> float:
-    """Return 1 for floating-point reflectance of 0 to 1, else 1/10,000."""
-    if not stored.is_floating:
-        return TEN_THOUSANDTHS
-    return 1.0 if stored.is_empty or stored.high() <= 2 else TEN_THOUSANDTHS
-
-
-def _stated_offsets(evidence: _Evidence, stated: int, scales: Numbers) -> tuple[Numbers, list[Note]]:
-    if scales[0] != 1:
-        return evidence.per_band(stated), [
-            info("offset-stated", "offset", f"Offset {stated}, as stated by `offset`.")
-        ]
-    if stated:
-        raise UsageError(
-            f"`offset` {stated} is meant for stored integers, but {evidence.imagery.name} holds reflectance "
-            "of 0 to 1."
-        )
-    return evidence.per_band(0), []
-
-
-def _find_offsets(evidence: _Evidence, level: str, scales: Numbers) -> tuple[Numbers, list[Note]]:
-    """Return what is added to stored values before scaling, per band, so that no offset is removed twice."""
-    if scales[0] == 1 and not evidence.imagery.is_product:  # reflectance as it is
-        return evidence.per_band(0), []
-    declared = _declared_offsets(evidence)
-    if declared is None:
-        offset, notes = _guess_offset(evidence.stored, level)
-        return evidence.per_band(offset), notes
-    offsets, source = declared
-    if not evidence.imagery.is_product and _offset_is_removed(evidence.stored, offsets):
-        return evidence.per_band(0), [
-            warning(
-                "offset-not-applied",
-                "offset",
-                f"The offset {_listed(offsets)} {source} is not applied: the darkest pixels hold "
-                f"{evidence.stored.dark():.0f}, so it was removed already; state `offset` "
-                f"{_listed(offsets)} if that is wrong.",
-            )
-        ]
-    return offsets, [info("offset-found", "offset", f"Offset {_listed(offsets)}, {source}.")]
-
-
-def _declared_offsets(evidence: _Evidence) -> tuple[Numbers, str] | None:
-    """Return the offsets that metadata, tags or file names declare, and which of them it was."""
-    facts, stored = evidence.imagery.facts, evidence.stored
-    if facts:
-        baseline = f" (baseline {facts.baseline})" if facts.baseline else ""
-        offsets = tuple(facts.offsets[band] for band in evidence.card.bands)
-        return offsets, f"by the product's metadata{baseline}"
-    if stored.is_scaled:
-        pairs = zip(stored.offsets, stored.scales, strict=True)
-        return tuple(offset / scale for offset, scale in pairs), "by the file's tags"
-    if found := baseline_in(evidence.imagery.texts):
-        return evidence.per_band(offset_of_baseline(found)), f"as of processing baseline {found}"
-    return None
-
-
-def _offset_is_removed(stored: StoredValues, offsets: Numbers) -> bool:
-    """Return whether an archive removed a declared offset: its values are darker than that would leave."""
-    return min(offsets) < 0 and not stored.is_empty and stored.dark() < OFFSET_IN_ABOVE
-
-
-def _listed(offsets: Numbers) -> str:
-    return " ".join(f"{offset:g}" for offset in sorted(set(offsets)))
-
-
-def _offset_by_values(stored: StoredValues, level: str) -> int:
-    return -1000 if OFFSET_IN_ABOVE <= stored.dark() < OFFSET_IN_BELOW[level] else 0
-
-
-def _guess_offset(stored: StoredValues, level: str) -> tuple[int, list[Note]]:
-    if stored.is_empty:
-        return 0, []
-    dark, offset = stored.dark(), _offset_by_values(stored, level)
-    if offset:
-        note = warning(
-            "offset-guessed",
-            "offset",
-            f"The darkest pixels hold {dark:.0f}: the offset of processing baseline 04.00 seems to be in, "
-            "and -1000 was applied; state `offset` 0 if that is wrong.",
-        )
-    elif dark < OFFSET_IN_ABOVE:
-        note = info(
-            "offset-by-values",
-            "offset",
-            f"Offset 0: the darkest pixels hold {dark:.0f}, less than an offset of 1,000 would leave.",
-        )
-    else:
-        note = warning(
-            "offset-assumed",
-            "offset",
-            f"Offset 0 was assumed, but even the darkest pixels hold {dark:.0f} (clouds, snow, desert?): "
-            "state `offset` -1000 for a product of baseline 04.00 or later.",
-        )
-    return offset, [note]
+    calibration, notes = calibrate(evidence, level, stated)
+    if level is None:
+        level, more = _level_by_values(evidence, calibration)
+        notes = more + notes
+    notes += check_reflectance(evidence, level, calibration, stated)
+    return reflectance_encoding(level, calibration.offsets, calibration.scales), notes
 
 
 def _atmosphere_note(card: ModelCard, encoding: PixelEncoding) -> Note:

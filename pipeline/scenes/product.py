@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -59,7 +60,7 @@ class ProductFacts:
     """The factor of each band."""
 
     offsets: Mapping[str, float]
-    """What is added to the stored values of each band."""
+    """What is added to the stored values of each band. A band may be missing if others are there."""
 
     baseline: str = ""
     """The version of the processing, for messages; empty if there is none."""
@@ -69,6 +70,17 @@ class ProductFacts:
 
     acquired: datetime | None = None
     """When the scene was taken, with a time zone; None if it is not known."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers that cannot be meant, so that nothing is computed from them."""
+        for band, scale in self.scales.items():
+            if not (isfinite(scale) and scale > 0):
+                raise ValueError(f"the scale of {band} is {scale:g}")
+        for band, offset in self.offsets.items():
+            if not isfinite(offset):
+                raise ValueError(f"the offset of {band} is {offset:g}")
+        if self.sun_zenith is not None and not 0 <= self.sun_zenith <= 90:
+            raise ValueError(f"the sun is {self.sun_zenith:g} degrees from the zenith")
 
 
 @dataclass(frozen=True, kw_only=True)

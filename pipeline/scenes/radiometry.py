@@ -74,9 +74,8 @@ def pixel_transform(card: ModelCard, encoding: PixelEncoding) -> PixelTransform:
         return PixelTransform.identity(len(card.bands))
     gain = np.asarray(encoding.scale, dtype=np.float64)
     bias = gain * np.asarray(encoding.offset, dtype=np.float64)
-    air_gain, air_bias = atmosphere_step(
-        encoding.reflectance, card.level, card.bands, encoding.sun_zenith or SUN_ZENITH
-    )
+    sun = SUN_ZENITH if encoding.sun_zenith is None else encoding.sun_zenith
+    air_gain, air_bias = atmosphere_step(encoding.reflectance, card.level, card.bands, sun)
     gain, bias = air_gain * gain, air_gain * bias + air_bias
     gain, bias = card.scaling.stretch * gain, card.scaling.to_value(bias)
     return PixelTransform(tuple(gain.tolist()), tuple(bias.tolist()), *card.scaling.values)

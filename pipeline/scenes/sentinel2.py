@@ -227,7 +227,7 @@ def parse_metadata(document: bytes, where: str, granule: tuple[str, bytes] | Non
         facts = ProductFacts(
             level=level,
             scales=dict.fromkeys(BANDS, 1 / _quantification(texts, level)),
-            offsets={band: offsets.get(band, 0.0) for band in BANDS},
+            offsets=offsets or dict.fromkeys(BANDS, 0.0),  # before baseline 04.00 there are none
             baseline=texts.get("PROCESSING_BASELINE", ""),
             acquired=_time(texts.get("PRODUCT_START_TIME") or texts.get("DATATAKE_SENSING_START", "")),
         )

@@ -16,7 +16,7 @@ from pipeline.options import SceneOptions
     [
         ({"model": "/etc"}, "choose one of"),
         ({"assume_crs": "/etc/passwd"}, "“Coordinate system” must be written as EPSG:CODE"),
-        ({"offset": "many"}, "“Offset” must be a whole number"),
+        ({"offset": "many"}, "“Offset” must be a number"),
         ({"assume_gsd": "nan"}, "“Pixel size” must be a number"),
         ({"level": "l9"}, "“Level” is one of"),
         ({"safe_resolution": 30}, "“SAFE resolution” must be one of 10, 20, 60 m"),

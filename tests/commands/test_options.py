@@ -19,12 +19,12 @@ def test_bands_that_make_no_sense_are_refused(text):
         Bands()(text)
 
 
-@pytest.mark.parametrize(("text", "value"), [("auto", None), ("-1000", -1000), ("0", 0)])
-def test_an_offset_is_a_whole_number_or_auto(text, value):
+@pytest.mark.parametrize(("text", "value"), [("auto", None), ("-1000", -1000), ("0", 0), ("-0.1", -0.1)])
+def test_an_offset_is_a_number_or_auto(text, value):
     assert Offset()(text) == value
 
 
-@pytest.mark.parametrize("text", ["many", "1.5", ""])
+@pytest.mark.parametrize("text", ["many", "nan", "inf", ""])
 def test_other_offsets_are_refused(text):
     with pytest.raises(click.BadParameter):
         Offset()(text)

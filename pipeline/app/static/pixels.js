@@ -10,7 +10,7 @@ const COLORS = { B04: "red", B03: "green", B02: "blue" };
  */
 export function pixelFields(place, { forScenes, onChange }) {
   const level = make("select");
-  const offset = make("input", { type: "number", step: 1, placeholder: "detect" });
+  const offset = make("input", { type: "number", step: "any", placeholder: "detect" });
   const crs = make("input", { type: "text", placeholder: "EPSG:32633", autocomplete: "off", spellcheck: false });
   const gsd = make("input", { type: "number", min: 0.1, step: "any", placeholder: "metres on the ground" });
   const resolution = make("select");
