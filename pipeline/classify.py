@@ -328,7 +328,7 @@ def write_map(computed: ComputedMap) -> Result:
     prepared, landcover = computed.prepared, computed.landcover
     scene, output = prepared.scene, prepared.output
     _check_unchanged(prepared)
-    doubts = tuple(_doubts(landcover, prepared.options.min_confidence))
+    doubts = tuple(_doubts(landcover, scene, prepared.options.min_confidence))
     for doubt in doubts:
         log_note(log, scene.name, doubt)
     with staging_folder(output, scene.name) as staging:
@@ -370,11 +370,11 @@ def _write_outputs(computed: ComputedMap, folder: Path) -> dict[str, Path]:
     return {**write_outputs(wanted, context, folder), "run": record_path(folder, name)}
 
 
-def _doubts(landcover: LandcoverMap, min_confidence: int) -> Iterator[Note]:
+def _doubts(landcover: LandcoverMap, scene: Scene, min_confidence: int) -> Iterator[Note]:
     """Yield warnings of a map that should not be trusted: it is empty, or mostly guessed."""
     confidence = landcover.confidence[landcover.confidence != NO_CONFIDENCE]
     if not confidence.size:
-        yield warning("map-empty", None, "The scene has no valid pixel, so its map is all no data.")
+        yield _empty_map(scene)
     elif (unsure := float((confidence < UNSURE).mean())) > 0.5:
         remedy = "" if min_confidence >= UNSURE else f" `min_confidence` {UNSURE} leaves such cells out."
         yield warning(
@@ -384,6 +384,19 @@ def _doubts(landcover: LandcoverMap, min_confidence: int) -> Iterator[Note]:
             "ground unlike any that the model learnt from, or pixels taken for what they are not (`level`, "
             f"`offset`, `bands`).{remedy}",
         )
+
+
+def _empty_map(scene: Scene) -> Note:
+    text = "The scene has no valid pixel, so its map is all no data"
+    if not scene.masks:
+        return warning("map-empty", None, f"{text}.")
+    masks = " and ".join(mask.name for mask in scene.masks)
+    return warning(
+        "map-empty",
+        "mask",
+        f"{text}: look at the mask {masks}, of which only a known scene classification may have classes; any "
+        "other has to be 0 where pixels are valid, also one whose bits stand for clouds and water (Fmask).",
+    )
 
 
 # Looking at a scene without classifying it

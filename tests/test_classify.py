@@ -175,6 +175,21 @@ def test_ground_without_data_has_no_class(write_raster, tmp_path, light_predicto
     assert result.tiles == 4, "tiles without data are not worth the network's time"
 
 
+def test_a_mask_that_leaves_nothing_is_named(l1c, write_raster, tmp_path, light_predictor, caplog):
+    """Fmask is a field of bits: clear land has some too, and water all over. Its clouds alone are a mask."""
+    scene = l1c()
+    with rasterio.open(scene) as raster:
+        bits = np.full((1, *raster.shape), 64 | 32, np.uint8)
+        placed = {"crs": raster.crs, "transform": raster.transform}
+    bits[:, :64] |= 2
+    mask = write_raster(bits, "HLS.S30.Fmask.tif", **placed)
+    classify(scene, tmp_path / "none", light_predictor, scene=SceneOptions(mask=mask))
+    assert "the mask HLS.S30.Fmask.tif" in caplog.records[-1].message
+    clouds = write_raster((bits & 2 > 0).astype(np.uint8), "clouds.tif", **placed)
+    result = classify(scene, tmp_path / "some", light_predictor, scene=SceneOptions(mask=clouds))
+    assert sum(area.hectares for area in result.areas[:-1]) == pytest.approx(128 * 256 / 100, rel=1e-3)
+
+
 def test_a_scene_of_nodata_gives_an_empty_map_and_says_so(write_raster, tmp_path, light_predictor, caplog):
     scene = write_raster(np.zeros((3, 128, 128), np.uint16), nodata=0, descriptions=("B04", "B03", "B02"))
     result = classify(scene, tmp_path / "out", light_predictor)

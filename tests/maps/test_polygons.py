@@ -84,6 +84,28 @@ def test_polygons_end_where_the_scene_ends() -> None:
     assert landcover_polygons(landcover).total_bounds.tolist() == [400_000, 5_399_040, 400_800, 5_400_000]
 
 
+@pytest.mark.parametrize("cell", [80.0, 640.0])
+def test_in_geojson_neighbours_stay_neighbours(tmp_path: Path, cell: float) -> None:
+    """Straight lines bend in degrees: between outlines with other points there would be gaps."""
+    class_id = np.random.default_rng(3).integers(1, 4, (40, 60)).repeat(3, axis=0).repeat(5, axis=1)
+    class_id[60:] = 2
+    landcover = make_map(class_id, cell=cell, footprint=(299.5, 119.25))
+    path = tmp_path / "scene_landcover.geojson"
+
+    write_polygons(landcover, path, "geojson")
+
+    polygons = geopandas.read_file(path)
+    whole = shapely.union_all(polygons.geometry)
+    assert whole.geom_type == "Polygon"
+    assert not whole.interiors
+    assert whole.area == pytest.approx(polygons.area.sum(), rel=1e-12)
+    assert polygons.is_valid.all()
+    longest = polygons.to_crs(landcover.crs).geometry.apply(
+        lambda polygon: np.hypot(*np.diff(shapely.get_coordinates(polygon.exterior), axis=0).T).max()
+    )
+    assert longest.max() <= 1001
+
+
 @pytest.mark.parametrize("file_format", POLYGON_FORMATS)
 def test_every_format_has_the_same_features(tmp_path: Path, file_format: str) -> None:
     path = tmp_path / f"scene_landcover.{file_format}"
