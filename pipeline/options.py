@@ -60,6 +60,12 @@ class SceneOptions:
     assume_gsd: float | None = None
     """Metres per pixel of a scene without georeference, which is then classified in pixel space."""
 
+    date: str | None = None
+    """When the scene was taken, for the sun's angle where no metadata give it: an ISO date or date-time.
+
+    A date alone means 10:30 local solar time, Sentinel-2's overpass; a time without a zone is UTC.
+    """
+
     safe_resolution: int = 10
     """Which files of a SAFE product are read, one of `SAFE_RESOLUTIONS`."""
 

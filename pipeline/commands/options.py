@@ -137,6 +137,13 @@ scene_options = together(
         "0 for earlier ones and where an archive has already removed it.",
     ),
     click.option(
+        "--date",
+        metavar="DATE",
+        help="When the scene was taken, as 2017-06-13 (Sentinel-2's overpass at 10:30 solar time) or "
+        "2017-06-13T10:10:31Z: where no metadata give the sun's angle, it follows from time and place.  "
+        "[default: the time in metadata, file name or tags]",
+    ),
+    click.option(
         "--mask",
         metavar="FILE",
         help="A raster, on any grid, that is 0 where pixels are valid; or a Sentinel-2 scene classification "

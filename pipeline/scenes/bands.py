@@ -22,6 +22,12 @@ from pipeline.values import NATURAL_COLOR
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img", ".nc", ".dat", ".bil", ".png"})
 COLOR_BANDS = dict(zip((ColorInterp.red, ColorInterp.green, ColorInterp.blue), NATURAL_COLOR, strict=True))
 
+TELLING_TAGS = re.compile(r"LEVEL|PRODUCT|BASELINE|DESCRIPTION|TITLE", re.IGNORECASE)
+"""Names of tags that may name the product that a file was made from."""
+
+DATE_TAGS = re.compile(r"ACQUI|SENSING|START_?TIME|^(TIFFTAG_)?(DATE|TIME|DATE_?TIME)$", re.IGNORECASE)
+"""Names of tags that may tell when a scene was taken, and not when it was processed."""
+
 
 @dataclass(frozen=True)
 class Imagery:
@@ -50,6 +56,9 @@ class Imagery:
 
     texts: tuple[str, ...] = ()
     """File names and tags that may tell what the pixels are."""
+
+    date_tags: tuple[str, ...] = ()
+    """Tags that may tell when the scene was taken."""
 
     notes: tuple[Note, ...] = ()
     """How the bands were found."""
@@ -105,7 +114,8 @@ def _in_folder(folder: Path, card: ModelCard) -> Imagery:
         bands=tuple(BandSource(str(file), 1) for file in chosen),
         facts=facts_beside(chosen[0]),
         mask=MaskSource(str(mask)) if mask else None,
-        texts=(key, chosen[0].name, folder.resolve().name, *_tags(str(chosen[0]))),
+        texts=(key, chosen[0].name, folder.resolve().name, *_tags(str(chosen[0]), TELLING_TAGS)),
+        date_tags=_tags(str(chosen[0]), DATE_TAGS),
         notes=(info("bands-found", None, f"Bands by file name: {listing}."),),
     )
 
@@ -143,12 +153,11 @@ def _band_file_sets(folder: Path) -> dict[str, dict[str, Path]]:
     return sets
 
 
-def _tags(path: str) -> list[str]:
-    """Return, as "KEY=value", the tags of a file that may name the product that it was made from."""
+def _tags(path: str, wanted: re.Pattern[str]) -> tuple[str, ...]:
+    """Return the tags of a file whose name matches, as "KEY=value"."""
     with open_raster(path) as dataset:
         tags = dataset.tags() | dataset.tags(1)
-    telling = re.compile(r"LEVEL|PRODUCT|BASELINE|DESCRIPTION|TITLE", re.IGNORECASE)
-    return [f"{key}={value}" for key, value in tags.items() if telling.search(key)]
+    return tuple(f"{key}={value}" for key, value in tags.items() if wanted.search(key))
 
 
 def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) -> Imagery:
@@ -168,7 +177,8 @@ def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) ->
         bands=tuple(BandSource(path, index) for index in chosen),
         facts=facts_beside(local.absolute()) if local.exists() else None,
         true_color=names_true_color(local.stem),
-        texts=(local.name, local.absolute().parent.name, *_tags(path)),
+        texts=(local.name, local.absolute().parent.name, *_tags(path, TELLING_TAGS)),
+        date_tags=_tags(path, DATE_TAGS),
         notes=(note,),
     )
 

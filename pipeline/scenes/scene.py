@@ -28,7 +28,7 @@ from pipeline.options import LEVELS, SceneOptions
 from pipeline.scenes.bands import Imagery, find_imagery
 from pipeline.scenes.encoding import find_encoding
 from pipeline.scenes.gdal import READ_ERRORS, gdal_settings, open_raster, without_query
-from pipeline.scenes.ground import GroundGrid, ground_grid
+from pipeline.scenes.ground import GroundGrid, LonLat, center_lonlat, ground_grid
 from pipeline.scenes.radiometry import PixelEncoding, pixel_transform
 from pipeline.scenes.rasters import (
     BandLayer,
@@ -43,6 +43,7 @@ from pipeline.scenes.rasters import (
     open_mask,
 )
 from pipeline.scenes.stored_values import StoredValues
+from pipeline.scenes.sun import find_sun
 from pipeline.values import PixelTransform
 
 # A square of 3,000 km; a file that declares more is damaged, or would take days that nobody asked for.
@@ -157,6 +158,9 @@ class Scene:
     acquired: datetime | None = None
     """When the scene was taken, with a time zone; None if its product does not say."""
 
+    place: LonLat | None = None
+    """Where its centre is; None in pixel space."""
+
     @property
     def files(self) -> tuple[Path, ...]:
         """Return the local files that pixels and masks are read from, zip archives as a whole.
@@ -220,7 +224,9 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         layers = _band_layers(imagery, grid)
         masks, mask_notes = _mask_layers(imagery, grid, scene_shape, options.mask)
         stored = _stored_values(layers, masks, grid, len(card.bands))
-        encoding, encoding_notes = find_encoding(card, imagery, stored, options.level, options.offset)
+        place = center_lonlat(grid.crs, grid.transform, grid.width, grid.height)
+        sun = find_sun(imagery, place, options.date)
+        encoding, encoding_notes = find_encoding(card, imagery, stored, options.level, options.offset, sun)
     return Scene(
         name=imagery.name,
         path=str(path),
@@ -238,6 +244,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         layers=_with_zero_as_nodata(layers, encoding),
         masks=masks,
         acquired=imagery.facts.acquired if imagery.facts else None,
+        place=place,
     )
 
 
