@@ -31,6 +31,15 @@ NO_POLYGONS = "none"
 MIN_STRIDE = 8
 """The smallest stride, in pixels: below it, a map gets more cells but no more detail."""
 
+AUTO_PRIOR = "auto"
+"""The word for choosing a prior by the scene's place."""
+
+TRAINING_PRIOR = "eurosat"
+"""The prior that keeps the classes' shares in the training tiles."""
+
+NAMED_PRIORS = (TRAINING_PRIOR, "europe", "world")
+"""The priors that ship; any other is a file."""
+
 SPLIT_METHODS = ("auto", "files", "random", "location")
 """How the tiles to validate on are chosen; auto takes split files if there are any."""
 
@@ -83,6 +92,9 @@ class ClassifyOptions:
 
     stride: int | None = None
     """Pixels from one tile to the next; None for the side of the model's tile."""
+
+    prior: str = AUTO_PRIOR
+    """How common classes are: one of `NAMED_PRIORS`, a YAML file of shares, or auto to go by the place."""
 
     min_confidence: int = 0
     """Percent; cells with less confidence become no data."""

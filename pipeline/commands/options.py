@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 import click
 
-from pipeline.options import DEFAULT_MODEL, LEVELS, MIN_STRIDE, NO_POLYGONS, POLYGON_FORMATS, SAFE_RESOLUTIONS
+from pipeline.options import (
+    AUTO_PRIOR,
+    DEFAULT_MODEL,
+    LEVELS,
+    MIN_STRIDE,
+    NO_POLYGONS,
+    POLYGON_FORMATS,
+    SAFE_RESOLUTIONS,
+)
 
 Declared = TypeVar("Declared", bound=Callable[..., Any])
 Decorator = Callable[[Declared], Declared]
@@ -169,6 +177,15 @@ scene_options = together(
 # The fields of ClassifyOptions that decide what a map shows, and those of PredictorOptions.
 map_options = together(
     stride_option,
+    click.option(
+        "--prior",
+        default=AUTO_PRIOR,
+        show_default=True,
+        metavar="auto|europe|world|eurosat|FILE.yaml",
+        help="How common each class is on the ground, as the training tiles show as many roads as forests. "
+        "europe, world: by land statistics; eurosat: as in the training tiles; FILE: your own shares; auto: "
+        "europe or world by the scene's place, eurosat without one.",
+    ),
     click.option(
         "--min-confidence",
         type=click.IntRange(0, 100),
