@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from pipeline.journal import Journal, journal_path
 from pipeline.maps.areas import ClassArea, class_areas
 from pipeline.maps.landcover_map import LandcoverMap, MapBuilder
 from pipeline.maps.outputs import OutputContext, possible_files, scene_outputs, write_outputs
+from pipeline.maps.prior import Prior, check_prior, find_prior
 from pipeline.maps.record import Record, Run, areas_of, earlier_run, identity, make_record, record_path
 from pipeline.maps.rules import NO_CONFIDENCE
 from pipeline.model.card import ModelCard
@@ -88,6 +89,9 @@ class PreparedScene:
     identity: Record
     """What decides the map, see `record.identity`."""
 
+    prior: Prior
+    """How common the classes are where it lies."""
+
     grid: TileGrid
     """Its tiles and cells."""
 
@@ -152,6 +156,12 @@ def classify_scene(
     return write_map(compute_map(prepared, predictor, progress))
 
 
+def check_options(options: ClassifyOptions, card: ModelCard) -> None:
+    """Raise UsageError if an option is out of range, or does not suit the model."""
+    options.check(card.tile_size)
+    check_prior(options.prior, card)
+
+
 # Step 1: prepare
 
 
@@ -168,13 +178,13 @@ def prepare_scene(
     """
     started = time.perf_counter()
     card = predictor.card
-    options.check(card.tile_size)
-    scene = open_scene(path, card, options.scene)
+    check_options(options, card)
+    scene, prior = _open(path, card, options)
     if options.overwrite and scene.name.casefold() in taken:
         raise _name_taken(scene.name, output)
     _check_name(scene)
     make_folder(output)
-    wanted = _identity_of(scene, card, options)
+    wanted = _identity_of(scene, prior, card, options)
     if not options.overwrite and (result := _finished(scene.name, output, wanted, options)):
         with suppress(OSError):  # it is still there if that run was killed just before its last step
             journal_path(output, scene.name).unlink(missing_ok=True)
@@ -194,7 +204,7 @@ def prepare_scene(
         log.info("%s: resuming after %d of %d rows of tiles.", scene.name, first_row, grid.tile_rows)
     threads = options.reader_threads or READER_THREADS[predictor.device.type]
     blocks = _begin(read_blocks(scene, grid, first_row=first_row, threads=threads))
-    return PreparedScene(scene, output, card, options, wanted, grid, journal, done, blocks, started)
+    return PreparedScene(scene, output, card, options, wanted, prior, grid, journal, done, blocks, started)
 
 
 def _name_taken(name: str, output: Path) -> OutputError:
@@ -214,9 +224,20 @@ def _check_name(scene: Scene) -> None:
         )
 
 
-def _identity_of(scene: Scene, card: ModelCard, options: ClassifyOptions) -> Record:
-    """Return what decides the map of a scene, see `record.identity`."""
-    return identity(card, scene.fingerprint(), options.identity(card.tile_size))
+def _open(path: str, card: ModelCard, options: ClassifyOptions) -> tuple[Scene, Prior]:
+    """Open a scene and choose the prior for its place, which its notes tell too."""
+    scene = open_scene(path, card, options.scene)
+    prior, note = find_prior(options.prior, card, scene.place)
+    return replace(scene, notes=(*scene.notes, note)), prior
+
+
+def _identity_of(scene: Scene, prior: Prior, card: ModelCard, options: ClassifyOptions) -> Record:
+    """Return what decides the map of a scene, see `record.identity`.
+
+    The prior is that which was chosen, with its shares: a file may be changed.
+    """
+    decisive = {**options.identity(card.tile_size), "prior": prior.record()}
+    return identity(card, scene.fingerprint(), decisive)
 
 
 def _finished(name: str, output: Path, wanted: Record, options: ClassifyOptions) -> Result | None:
@@ -289,7 +310,7 @@ def compute_map(
 
     def add(block: TileBlock, probabilities: np.ndarray) -> None:
         nonlocal tiles
-        builder.add(block, probabilities)
+        builder.add(block, prepared.prior.apply(probabilities))
         tiles += len(block.index)
         if progress is not None:  # tiles without data, which the network does not see, count as done
             progress(block.tile_rows * grid.tile_cols, grid.tile_count)
@@ -407,8 +428,8 @@ def scene_is_done(path: str, output: Path, card: ModelCard, options: ClassifyOpt
 
     Reads headers, and a sample if needed. Raises as `open_scene` does.
     """
-    scene = open_scene(path, card, options.scene)
-    record, different = earlier_run(output, scene.name, _identity_of(scene, card, options))
+    scene, prior = _open(path, card, options)
+    record, different = earlier_run(output, scene.name, _identity_of(scene, prior, card, options))
     if record is None:
         return "new"
     if different:
@@ -418,7 +439,7 @@ def scene_is_done(path: str, output: Path, card: ModelCard, options: ClassifyOpt
 
 def describe_scene(path: str, card: ModelCard, options: ClassifyOptions) -> dict[str, Any]:
     """Return what would be done with a scene, and why, as plain values in the order to show them."""
-    scene = open_scene(path, card, options.scene)
+    scene, _ = _open(path, card, options)
     stride = options.stride_for(card.tile_size)
     grid = TileGrid(scene.width, scene.height, card.tile_size, stride)
     return {

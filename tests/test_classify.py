@@ -57,9 +57,8 @@ def test_a_mosaic_of_labelled_tiles_gives_the_labels_that_evaluate_predicts(
     )
     scene = write_raster(mosaic, "mosaic.tif", photometric="RGB", compress="deflate", tiled=True)
 
-    result = classify_scene(
-        str(scene), tmp_path, light_predictor, ClassifyOptions(scene=SceneOptions(level="rgb8"))
-    )
+    options = ClassifyOptions(scene=SceneOptions(level="rgb8"), prior="eurosat")  # as in evaluation
+    result = classify_scene(str(scene), tmp_path, light_predictor, options)
 
     with rasterio.open(result.files["landcover"]) as raster:
         class_id = raster.read(1)
@@ -239,6 +238,26 @@ def test_run_json_says_what_was_done_and_a_second_run_leaves_it(l1c, tmp_path, l
     with pytest.raises(OutputError, match=r"another options.*`overwrite`"):
         classify(scene, tmp_path / "out", light_predictor, stride=32)
     assert not classify(scene, tmp_path / "out", light_predictor, stride=32, overwrite=True).skipped
+
+
+def test_the_prior_that_was_chosen_is_part_of_a_maps_identity(l1c, tmp_path, light_predictor):
+    """Its shares count: the same words or the same file may come to mean others."""
+    scene, out = l1c(), tmp_path / "out"
+    record = json.loads(classify(scene, out, light_predictor).files["run"].read_text())
+    assert record["options"]["prior"]["name"] == "europe"
+    assert sum(record["options"]["prior"]["shares"].values()) == pytest.approx(1)
+    assert any("lies in Europe" in note["text"] for note in record["notes"])
+    assert classify(scene, out, light_predictor, prior="europe").skipped
+    with pytest.raises(OutputError, match="another options"):
+        classify(scene, out, light_predictor, prior="eurosat")
+
+
+def test_a_prior_makes_common_classes_more_common(l1c, tmp_path, light, light_predictor):
+    names = [c.name for c in light.card.classes]
+    shares = tmp_path / "sea.yaml"
+    shares.write_text(f"shares: {json.dumps({name: 1e6 if name == 'SeaLake' else 1e-6 for name in names})}")
+    result = classify(l1c(), tmp_path / "out", light_predictor, prior=str(shares))
+    assert (read(result.files["landcover"]) == names.index("SeaLake") + 1).all()
 
 
 def test_a_changed_scene_is_not_taken_for_done(l1c, tmp_path, light_predictor):

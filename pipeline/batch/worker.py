@@ -129,6 +129,7 @@ def load_worker(channel: Channel, setup: Setup, number: int) -> "Worker":
     Raises:
         LandcoverError: there is no such model or device, or the options do not fit the model.
     """
+    from pipeline.classify import check_options
     from pipeline.model.bundle import load_bundle
 
     for name, value in NETWORK_DEFAULTS.items():
@@ -137,7 +138,7 @@ def load_worker(channel: Channel, setup: Setup, number: int) -> "Worker":
     logging.basicConfig(level=logs.level, handlers=[logs], force=True)
     logging.getLogger("rasterio").setLevel(logging.DEBUG if setup.debug else logging.WARNING)
     bundle = load_bundle(setup.model)
-    setup.options.check(bundle.card.tile_size)
+    check_options(setup.options, bundle.card)
     device, devices = _choose_device(setup, number)
     predictor = None if setup.look_only else _load_predictor(bundle, setup, device)
     model = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.addresses import file_name_of, shown
-from pipeline.classify import Result, classify_scene
+from pipeline.classify import Result, check_options, classify_scene
 from pipeline.commands.errors import FAILED, WRONG_USE, exit_status
 from pipeline.commands.printing import print_areas, print_error, progress_bar
 from pipeline.files import make_folder
@@ -25,7 +25,7 @@ def classify(
 ) -> None:
     """Classify scenes into a folder; one that fails does not stop the others."""
     bundle = load_bundle(model)
-    options.check(bundle.card.tile_size)
+    check_options(options, bundle.card)
     make_folder(output)
     predictor = Predictor(load_network(bundle), bundle.card, predictor_options)
     statuses: dict[str, int] = {}  # of the scenes that failed

@@ -32,6 +32,14 @@ from pipeline.values import NATURAL_COLOR
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img", ".nc", ".dat", ".bil", ".png"})
 COLOR_BANDS = dict(zip((ColorInterp.red, ColorInterp.green, ColorInterp.blue), NATURAL_COLOR, strict=True))
 
+TELLING_TAGS = re.compile(
+    r"LEVEL|PRODUCT|BASELINE|DESCRIPTION|TITLE|SENSOR|SATELLITE|SPACECRAFT|PLATFORM|MISSION", re.IGNORECASE
+)
+"""Names of tags that may name the product that a file was made from."""
+
+DATE_TAGS = re.compile(r"ACQUI|SENSING|START_?TIME|^(TIFFTAG_)?(DATE|TIME|DATE_?TIME)$", re.IGNORECASE)
+"""Names of tags that may tell when a scene was taken, and not when it was processed."""
+
 
 @dataclass(frozen=True)
 class Imagery:
@@ -60,6 +68,9 @@ class Imagery:
 
     texts: tuple[str, ...] = ()
     """File names and tags that may tell what the pixels are."""
+
+    date_tags: tuple[str, ...] = ()
+    """Tags that may tell when the scene was taken."""
 
     notes: tuple[Note, ...] = ()
     """How the bands were found."""
@@ -112,7 +123,7 @@ def _in_folder(folder: Path, card: ModelCard) -> Imagery:
     chosen = [files[band] for band in card.bands]
     mask = files.get(SCENE_CLASSIFICATION)
     listing = ", ".join(file.name for file in chosen)
-    facts, tags = facts_beside(chosen[0]), _tags(str(chosen[0]))
+    facts, tags = facts_beside(chosen[0]), _tags(str(chosen[0]), TELLING_TAGS)
     sensor = sensor_in([chosen[0].name, *tags]) or (
         SENTINEL_2 if facts else sensor_in([folder.resolve().name])
     )
@@ -123,6 +134,7 @@ def _in_folder(folder: Path, card: ModelCard) -> Imagery:
         facts=facts,
         mask=MaskSource(str(mask)) if mask else None,
         texts=(key, chosen[0].name, folder.resolve().name, *tags),
+        date_tags=_tags(str(chosen[0]), DATE_TAGS),
         notes=(info("bands-found", None, f"Bands by file name: {listing}."), *_sensor_notes(sensor)),
     )
 
@@ -196,19 +208,15 @@ def _band_file_sets(folder: Path) -> dict[str, dict[str, Path]]:
     return sets
 
 
-def _tags(path: str) -> list[str]:
-    """Return, as "KEY=value", the tags of a file that may name the product that it was made from."""
+def _tags(path: str, wanted: re.Pattern[str]) -> tuple[str, ...]:
+    """Return the tags of a file whose name matches, as "KEY=value"."""
     with open_raster(path) as dataset:
-        return _telling_tags(dataset)
+        return _matching(dataset, wanted)
 
 
-def _telling_tags(dataset: DatasetReader) -> list[str]:
+def _matching(dataset: DatasetReader, wanted: re.Pattern[str]) -> tuple[str, ...]:
     tags = dataset.tags() | dataset.tags(1)
-    telling = re.compile(
-        r"LEVEL|PRODUCT|BASELINE|DESCRIPTION|TITLE|SENSOR|SATELLITE|SPACECRAFT|PLATFORM|MISSION",
-        re.IGNORECASE,
-    )
-    return [f"{key}={value}" for key, value in tags.items() if telling.search(key)]
+    return tuple(f"{key}={value}" for key, value in tags.items() if wanted.search(key))
 
 
 def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) -> Imagery:
@@ -224,7 +232,7 @@ def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) ->
         ]
         if len(bands) == 1 and len(card.bands) > 1:
             raise SceneError(_single_band_message(path, card))
-        tags = _telling_tags(dataset)
+        tags, date_tags = _matching(dataset, TELLING_TAGS), _matching(dataset, DATE_TAGS)
         local = Path(path)
         file, folder = local.name, local.absolute().parent.name
         if is_address(path):
@@ -239,6 +247,7 @@ def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) ->
         facts=facts,
         true_color=names_true_color(Path(file).stem),
         texts=(file, folder, *tags),
+        date_tags=date_tags,
         notes=(note, *_sensor_notes(sensor)),
     )
 
@@ -266,7 +275,8 @@ def _in_container(
         name=name_of(path) if is_address(path) else Path(path).stem,
         bands=tuple(BandSource(source, 1) for source in sources),
         facts=facts,
-        texts=(file, folder_of(path).name, *_tags(sources[0])),
+        texts=(file, folder_of(path).name, *_tags(sources[0], TELLING_TAGS)),
+        date_tags=_tags(sources[0], DATE_TAGS),
         notes=(info("bands-found", None, f"Bands by the names of the images inside: {listing}."),),
     )
 

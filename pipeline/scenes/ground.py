@@ -30,6 +30,9 @@ MAX_PIXELS = 10**12  # a continent at 10 m; beyond it is a mistake in the georef
 # Any metric system will do for scenes without one, since source and destination share it.
 PIXEL_SPACE = CRS.from_epsg(32631)
 
+LonLat = tuple[float, float]
+"""Longitude and latitude in degrees, WGS 84."""
+
 
 @dataclass(frozen=True)
 class SourceGeometry:
@@ -90,6 +93,14 @@ class GroundGrid:
     def shape(self) -> tuple[int, int]:
         """Return (height, width) in pixels."""
         return self.height, self.width
+
+
+def center_lonlat(crs: CRS | None, transform: Affine, width: int, height: int) -> LonLat | None:
+    """Return where the centre of a grid is; None in pixel space, or where it lies off the Earth."""
+    if crs is None:
+        return None
+    place = _lonlat(crs, *(transform @ (width / 2, height / 2)))
+    return place if all(map(isfinite, place)) else None
 
 
 def ground_grid(
@@ -336,7 +347,7 @@ def crs_name(crs: CRS) -> str:
     return f"EPSG:{epsg}" if epsg else pyproj.CRS.from_wkt(crs.to_wkt()).name
 
 
-def _lonlat(crs: CRS, x: float, y: float) -> tuple[float, float]:
+def _lonlat(crs: CRS, x: float, y: float) -> LonLat:
     to_degrees = pyproj.Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
     lon, lat = to_degrees.transform(x, y)
     return float(lon), float(lat)

@@ -28,7 +28,7 @@ from pipeline.options import LEVELS, SceneOptions
 from pipeline.scenes.bands import Imagery, find_imagery
 from pipeline.scenes.encoding import find_encoding
 from pipeline.scenes.gdal import READ_ERRORS, gdal_settings, open_raster
-from pipeline.scenes.ground import GroundGrid, ground_grid
+from pipeline.scenes.ground import GroundGrid, LonLat, center_lonlat, ground_grid
 from pipeline.scenes.radiometry import PixelEncoding, pixel_transform
 from pipeline.scenes.rasters import (
     BandLayer,
@@ -43,6 +43,7 @@ from pipeline.scenes.rasters import (
     open_mask,
 )
 from pipeline.scenes.stored_values import StoredValues, checked_tags
+from pipeline.scenes.sun import find_sun
 from pipeline.scenes.validity import with_validity
 from pipeline.values import PixelTransform
 
@@ -177,6 +178,9 @@ class Scene:
     acquired: datetime | None = None
     """When the scene was taken, with a time zone; None if its product does not say."""
 
+    place: LonLat | None = None
+    """Where its centre is; None in pixel space."""
+
     @property
     def files(self) -> tuple[Path, ...]:
         """Return the local files that pixels and masks are read from, zip archives as a whole.
@@ -240,7 +244,9 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         layers = _band_layers(imagery, grid)
         masks, mask_notes = _mask_layers(imagery, grid, scene_shape, options.mask)
         stored, tag_notes = _stored_values(imagery.name, layers, masks, grid, card.bands)
-        encoding, encoding_notes = find_encoding(card, imagery, stored, options.level, options.offset)
+        place = center_lonlat(grid.crs, grid.transform, grid.width, grid.height)
+        sun = find_sun(imagery, place, options.date)
+        encoding, encoding_notes = find_encoding(card, imagery, stored, options.level, options.offset, sun)
         validity_notes: list[Note] = []
         if not imagery.is_product:  # a product says which of its pixels hold no data
             layers, validity_notes = with_validity(layers, stored, encoding)
@@ -268,6 +274,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         layers=tuple(part for layer in layers for part in layer.warped_alone()),
         masks=masks,
         acquired=imagery.facts.acquired if imagery.facts else None,
+        place=place,
     )
 
 
