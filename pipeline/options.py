@@ -199,6 +199,17 @@ class MosaicOptions:
 
 
 @dataclass(frozen=True)
+class TileOptions:
+    """What the user states about labelled tiles that a model is measured on."""
+
+    skip_unreadable: bool = False
+    """Leave out tiles that cannot be read, with a warning."""
+
+    offset: float | None = None
+    """Of multispectral tiles, as in `SceneOptions`; None to detect it."""
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """What the user may decide about a training run, beside the recipe."""
 
@@ -210,6 +221,9 @@ class TrainOptions:
 
     skip_unreadable: bool = False
     """Leave out tiles that cannot be read, with a warning."""
+
+    offset: float | None = None
+    """Of multispectral tiles, as in `SceneOptions`; None to detect it."""
 
     tensorboard: bool = False
     """Also write what TensorBoard shows."""

@@ -14,6 +14,7 @@ from pipeline.commands.options import (
     json_option,
     map_options,
     model_option,
+    offset_option,
     output_option,
     polygons_option,
     scene_options,
@@ -27,6 +28,7 @@ from pipeline.options import (
     ClassifyOptions,
     MosaicOptions,
     PredictorOptions,
+    TileOptions,
     TrainOptions,
 )
 
@@ -175,6 +177,7 @@ def info() -> None:
     "of the tiles or more; else random.",
 )
 @skip_option
+@offset_option
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in DIR.")
 @click.option("--overwrite", is_flag=True, help="Start again even if DIR holds a run already.")
 @click.option("--tensorboard", is_flag=True, help="Also log to DIR/tensorboard for TensorBoard.")
@@ -189,7 +192,10 @@ def train() -> None:
     """
 
 
-@lazy_command("pipeline.commands.evaluate:evaluate", builds={"predictor_options": PredictorOptions})
+@lazy_command(
+    "pipeline.commands.evaluate:evaluate",
+    builds={"tile_options": TileOptions, "predictor_options": PredictorOptions},
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -225,6 +231,7 @@ def train() -> None:
     help="With --robustness: class folders of the multispectral GeoTIFFs that the tiles were made from.",
 )
 @skip_option
+@offset_option
 @device_option
 @json_option
 def evaluate() -> None:

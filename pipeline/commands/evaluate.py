@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from pipeline.errors import UsageError
 from pipeline.model.bundle import load_bundle
 from pipeline.model.predictor import Predictor
 from pipeline.model.weights import load_network
-from pipeline.options import PredictorOptions
+from pipeline.options import PredictorOptions, TileOptions
 from pipeline.training.dataset import load_tiles
 from pipeline.training.evaluate import evaluate_with, measure_tta
 from pipeline.training.history import HISTORY
@@ -32,7 +33,7 @@ def evaluate(
     tta: bool,
     robustness: bool,
     raw_tiles: Path | None,
-    skip_unreadable: bool,
+    tile_options: TileOptions,
     predictor_options: PredictorOptions,
     as_json: bool,
 ) -> None:
@@ -42,10 +43,14 @@ def evaluate(
     bundle = load_bundle(model)
     predictor = Predictor(load_network(bundle), bundle.card, predictor_options)
     wanted = read_names(names) if names else None
-    tiles = load_tiles(data, wanted, bands=bundle.card.bands, skip_unreadable=skip_unreadable)
-    raw = None
-    if raw_tiles:
-        raw = load_tiles(raw_tiles, bands=bundle.card.bands, skip_unreadable=skip_unreadable)
+    load = partial(
+        load_tiles,
+        bands=bundle.card.bands,
+        skip_unreadable=tile_options.skip_unreadable,
+        offset=tile_options.offset,
+    )
+    tiles = load(data, wanted)
+    raw = load(raw_tiles) if raw_tiles else None
     for note in find_unfair_tiles(tiles.names, bundle.path):
         log.warning("%s", note.text)
     evaluation = evaluate_with(predictor, tiles)

@@ -124,6 +124,16 @@ skip_option = click.option(
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
+offset_option = click.option(
+    "--offset",
+    type=Offset(),
+    default="auto",
+    show_default=True,
+    help="Added to stored values before scaling: -1000 for Sentinel-2 baseline 04.00 and later, "
+    "0 for earlier ones and where an archive has already removed it. In ten-thousandths of reflectance "
+    "however the file stores it: for numbers of 0 to 1, -1000 and -0.1 are the same.",
+)
+
 # The fields of SceneOptions.
 scene_options = together(
     click.option(
@@ -140,15 +150,7 @@ scene_options = together(
         help="What the pixels are: Sentinel-2 top-of-atmosphere (l1c) or surface reflectance (l2a), ESA's "
         "true-colour image (tci), or 8-bit values stretched as the model's training tiles are (rgb8).",
     ),
-    click.option(
-        "--offset",
-        type=Offset(),
-        default="auto",
-        show_default=True,
-        help="Added to stored values before scaling: -1000 for Sentinel-2 baseline 04.00 and later, "
-        "0 for earlier ones and where an archive has already removed it. In ten-thousandths of reflectance "
-        "however the file stores it: for numbers of 0 to 1, -1000 and -0.1 are the same.",
-    ),
+    offset_option,
     click.option(
         "--date",
         metavar="DATE",

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.errors import SceneError
-from pipeline.model.card import ModelCard
 from pipeline.notes import Note, info, warning
-from pipeline.scenes.bands import Imagery
 from pipeline.scenes.hints import baseline_in, offset_of_baseline
 from pipeline.scenes.plausibility import (
     NOISE_BELOW,
@@ -24,6 +22,7 @@ from pipeline.scenes.plausibility import (
     fault_of,
     lies_below_the_air,
 )
+from pipeline.scenes.product import ProductFacts
 from pipeline.scenes.stored_values import Numbers, StoredValues
 from pipeline.values import DIGITAL_NUMBERS
 
@@ -48,20 +47,29 @@ TAG_IT = "tag the file with its scale (gdal_edit.py -scale)"
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that may tell what the pixels mean."""
+    """Everything that may tell how stored values become reflectance."""
 
-    card: ModelCard
-    """The model to read them for."""
+    name: str
+    """What to call the scene in messages."""
 
-    imagery: Imagery
-    """Where they are, and what metadata and names say."""
+    bands: tuple[str, ...]
+    """Sentinel-2 names of the bands, empty where they are not known."""
 
     stored: StoredValues
     """The pixels, and the tags of their files."""
 
+    texts: tuple[str, ...] = ()
+    """File names and tags."""
+
+    facts: ProductFacts | None = None
+    """What the product's metadata say."""
+
+    is_product: bool = False
+    """Whether the files are that product's own, so that nobody can have changed their numbers since."""
+
     def per_band(self, value: float) -> Numbers:
-        """Return the same number for each of the model's bands."""
-        return (float(value),) * len(self.card.bands)
+        """Return the same number for each of the bands."""
+        return (float(value),) * len(self.bands)
 
 
 @dataclass(frozen=True)
@@ -120,9 +128,9 @@ def _find_scaling(evidence: Evidence) -> tuple[Calibration, list[Note]]:
 
 def _declared_scaling(evidence: Evidence) -> Calibration | None:
     """Return what metadata or tags say; the offsets are those of the tags, which go with their scales."""
-    facts, stored = evidence.imagery.facts, evidence.stored
-    if facts and (evidence.imagery.is_product or not stored.is_floating):
-        return Calibration(tuple(facts.scales[band] for band in evidence.card.bands), evidence.per_band(0))
+    facts, stored = evidence.facts, evidence.stored
+    if facts and (evidence.is_product or not stored.is_floating):
+        return Calibration(tuple(facts.scales[band] for band in evidence.bands), evidence.per_band(0))
     if stored.is_scaled:
         offsets = (offset / scale for offset, scale in zip(stored.offsets, stored.scales, strict=True))
         return Calibration(stored.scales, tuple(offsets))
@@ -131,7 +139,7 @@ def _declared_scaling(evidence: Evidence) -> Calibration | None:
 
 def _is_impossible(evidence: Evidence, declared: Calibration) -> bool:
     """Return whether a declared scale makes of the whole scene what no ground reflects."""
-    if evidence.imagery.is_product or evidence.stored.is_empty:  # nobody can have changed a product's files
+    if evidence.is_product or evidence.stored.is_empty:  # nobody can have changed a product's files
         return False
     fault = _fault(evidence, declared)
     if fault is not Fault.BELOW_ZERO:
@@ -211,7 +219,7 @@ def _find_offsets(
             return bare, []
         return _removed_twice(evidence, bare) or _guess_offset(evidence, level, bare)
     calibration, source = declared
-    if evidence.imagery.is_product or stored.is_empty or not _is_removed(evidence, calibration, bare):
+    if evidence.is_product or stored.is_empty or not _is_removed(evidence, calibration, bare):
         return calibration, [_applied_note(stored, calibration, source)]
     if mended := _removed_twice(evidence, bare):
         return mended
@@ -240,19 +248,19 @@ def _declared_offsets(evidence: Evidence, scaling: Calibration) -> tuple[Calibra
     """
     if any(scaling.offsets):
         return scaling, "by the file's tags"
-    if facts := evidence.imagery.facts:
+    if facts := evidence.facts:
         baseline = f" (baseline {facts.baseline})" if facts.baseline else ""
-        if missing := [band for band in evidence.card.bands if band not in facts.offsets]:
+        if missing := [band for band in evidence.bands if band not in facts.offsets]:
             raise SceneError(
-                f"The metadata of {evidence.imagery.name} give an offset for some bands, but none for "
+                f"The metadata of {evidence.name} give an offset for some bands, but none for "
                 f"{', '.join(missing)}: state `offset`, or fetch the metadata again."
             )
         offsets = tuple(
             facts.offsets[band] * (facts.scales[band] / scale)
-            for band, scale in zip(evidence.card.bands, scaling.scales, strict=True)
+            for band, scale in zip(evidence.bands, scaling.scales, strict=True)
         )
         return Calibration(scaling.scales, offsets), f"by the product's metadata{baseline}"
-    if found := baseline_in(evidence.imagery.texts):
+    if found := baseline_in(evidence.texts):
         offset = offset_of_baseline(found) / DIGITAL_NUMBERS
         return scaling.shifted(offset), f"as of processing baseline {found}"
     return None
@@ -320,7 +328,7 @@ def _guess_offset(evidence: Evidence, level: str | None, bare: Calibration) -> t
 
 def _contradiction(evidence: Evidence, level: str | None, applied: Calibration) -> str | None:
     """Return why a scene cannot be what it would be with the offset removed, None if it can."""
-    if level == "l1c" and lies_below_the_air(applied.brightness(evidence.stored), evidence.card.bands):
+    if level == "l1c" and lies_below_the_air(applied.brightness(evidence.stored), evidence.bands):
         return "they would be darker than the air in front of them"
     if _fault(evidence, applied) in (Fault.TOO_DARK, Fault.BELOW_ZERO):
         return f"the scene would be {_fault_text(evidence, applied)}"
@@ -344,8 +352,8 @@ def check_reflectance(evidence: Evidence, level: str, calibration: Calibration, 
 
     Raises SceneError where the whole scene has it, unless the user states the level or offset to blame.
     """
-    stored, name = evidence.stored, evidence.imagery.name
-    as_declared = evidence.imagery.is_product and stated.offset is None
+    stored, name = evidence.stored, evidence.name
+    as_declared = evidence.is_product and stated.offset is None
     if as_declared or stored.is_empty:  # nobody can have changed a product's own files
         return []
     found = calibration.brightness(stored)
@@ -376,7 +384,7 @@ def _below_zero(name: str, found: Brightness, stated: Stated) -> Note:
 def _doubts(
     evidence: Evidence, level: str, calibration: Calibration, found: Brightness, fault: Fault | None
 ) -> list[Note]:
-    stored, bands = evidence.stored, evidence.card.bands
+    stored, bands = evidence.stored, evidence.bands
     notes = []
     if fault is Fault.COLORED:
         text = f"The scene is {_fault_text(evidence, calibration)}: check `bands`, or {TAG_IT}."
@@ -403,7 +411,7 @@ def looks_like_8_bit(stored: StoredValues, calibration: Calibration) -> bool:
 
 
 def _fault(evidence: Evidence, calibration: Calibration) -> Fault | None:
-    return fault_of(calibration, evidence.stored, evidence.card.bands)
+    return fault_of(calibration, evidence.stored, evidence.bands)
 
 
 def _fault_text(evidence: Evidence, calibration: Calibration) -> str:

@@ -41,10 +41,12 @@ def find_encoding(
     scene. Raises SceneError if values and level contradict each other or the values cannot be reflectance,
     UsageError if `offset` does not fit the level.
     """
-    evidence = Evidence(card, imagery, stored)
+    evidence = Evidence(
+        imagery.name, card.bands, stored, imagery.texts, imagery.facts, is_product=imagery.is_product
+    )
     stated = Stated(level if level in PRODUCT_LEVELS else None, offset)
     if level == "auto":
-        found, notes = _find_level(evidence)
+        found, notes = _find_level(imagery, stored)
     else:
         found, notes = level, [info("level-stated", "level", f"Level {level}, as stated by `level`.")]
     if found in ("rgb8", "tci") and offset is not None:
@@ -54,9 +56,9 @@ def find_encoding(
     if found == "rgb8":
         return rgb8_encoding(len(card.bands)), notes + _saturation_notes(stored)
     if found == "tci":
-        encoding, more = _true_color(evidence)
+        encoding, more = _true_color(card, imagery, stored)
     else:
-        encoding, more = _reflectance(evidence, found, stated)
+        encoding, more = _reflectance(card, evidence, found, stated)
     notes += more
     encoding = replace(encoding, sun_zenith=sun.zenith)
     if encoding.reflectance != card.level:
@@ -64,10 +66,9 @@ def find_encoding(
     return encoding, notes
 
 
-def _find_level(evidence: Evidence) -> tuple[str | None, list[Note]]:
+def _find_level(imagery: Imagery, stored: StoredValues) -> tuple[str | None, list[Note]]:
     """Return the level, None if only reflectance can tell it."""
-    imagery = evidence.imagery
-    if evidence.stored.is_8_bit:
+    if stored.is_8_bit:
         if imagery.true_color:
             return "tci", [info("level-found", "level", "ESA's true-colour image, by its file name.")]
         return "rgb8", [
@@ -86,9 +87,9 @@ def _find_level(evidence: Evidence) -> tuple[str | None, list[Note]]:
     return None, []
 
 
-def _level_by_values(evidence: Evidence, calibration: Calibration) -> tuple[str, list[Note]]:
+def _level_by_values(card: ModelCard, evidence: Evidence, calibration: Calibration) -> tuple[str, list[Note]]:
     """Guess the level by blue: seen from above, even black ground has the brightness of the air over it."""
-    card, stored = evidence.card, evidence.stored
+    stored = evidence.stored
     overrule = "state `level` l1c or l2a if that is wrong"
     if stored.is_empty or "B02" not in card.bands:
         return card.level, [
@@ -101,7 +102,7 @@ def _level_by_values(evidence: Evidence, calibration: Calibration) -> tuple[str,
         ]
     if looks_like_8_bit(stored, calibration):
         raise SceneError(
-            f"{evidence.imagery.name} names no product level, and its values are too small for reflectance "
+            f"{evidence.name} names no product level, and its values are too small for reflectance "
             "x 10,000 and not those of an 8-bit file: state `level` rgb8, l1c or l2a."
         )
     dark = float(calibration.brightness(stored).dark[card.bands.index("B02")])
@@ -133,9 +134,8 @@ def _saturation_notes(stored: StoredValues) -> list[Note]:
     ]
 
 
-def _true_color(evidence: Evidence) -> tuple[PixelEncoding, list[Note]]:
+def _true_color(card: ModelCard, imagery: Imagery, stored: StoredValues) -> tuple[PixelEncoding, list[Note]]:
     """Return the encoding of ESA's true-colour image; raises SceneError if the values are not its own."""
-    imagery, stored = evidence.imagery, evidence.stored
     if stored.dtype.itemsize > 1:
         raise SceneError(
             f"{imagery.name} holds {stored.dtype} values, but ESA's true-colour image, which `level` tci "
@@ -143,7 +143,7 @@ def _true_color(evidence: Evidence) -> tuple[PixelEncoding, list[Note]]:
             "gdal_translate -ot Byte."
         )
     level, note = _true_color_origin(imagery)
-    return tci_encoding(level, len(evidence.card.bands)), [note]
+    return tci_encoding(level, len(card.bands)), [note]
 
 
 def _true_color_origin(imagery: Imagery) -> tuple[str, Note]:
@@ -160,16 +160,18 @@ def _true_color_origin(imagery: Imagery) -> tuple[str, Note]:
     )
 
 
-def _reflectance(evidence: Evidence, level: str | None, stated: Stated) -> tuple[PixelEncoding, list[Note]]:
+def _reflectance(
+    card: ModelCard, evidence: Evidence, level: str | None, stated: Stated
+) -> tuple[PixelEncoding, list[Note]]:
     """Return the encoding of reflectance; raises SceneError if the values cannot be that."""
     if evidence.stored.is_8_bit:
         raise SceneError(
-            f"{evidence.imagery.name} holds 8-bit values, which cannot be the reflectance that `level` "
+            f"{evidence.name} holds 8-bit values, which cannot be the reflectance that `level` "
             f"{level} states: use `level` tci for ESA's true-colour image or `level` rgb8 for other pictures."
         )
     calibration, notes = calibrate(evidence, level, stated)
     if level is None:
-        level, more = _level_by_values(evidence, calibration)
+        level, more = _level_by_values(card, evidence, calibration)
         notes = more + notes
     notes += check_reflectance(evidence, level, calibration, stated)
     return reflectance_encoding(level, calibration.offsets, calibration.scales), notes

@@ -14,7 +14,8 @@ from pipeline.errors import TrainingError
 from pipeline.training.folders import class_of, find_tiles, is_tiff, tile_folder
 from pipeline.training.geotiffs import geotiff_reader
 from pipeline.training.pictures import is_picture, picture_reader
-from pipeline.training.tile_file import TileReader, UnreadableTileError
+from pipeline.training.tile_file import TileReader, TilesToRead, UnreadableTileError
+from pipeline.training.tile_numbers import TileNumbers
 from pipeline.values import DIGITAL_NUMBERS, Scaling
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ class TileSet:
     bands: tuple[str, ...] | None = None
     """Sentinel-2 names in channel order; None where the files do not say."""
 
+    numbers: TileNumbers | None = None
+    """What the numbers of multispectral tiles mean; None for 8-bit colours."""
+
     def __len__(self) -> int:
         """Return the number of tiles."""
         return len(self.labels)
@@ -70,6 +74,8 @@ def load_tiles(
     *,
     bands: Sequence[str] | None = None,
     skip_unreadable: bool = False,
+    offset: float | None = None,
+    like: TileSet | None = None,
 ) -> TileSet:
     """Read the named tiles (default: all) into memory, in the order given.
 
@@ -77,6 +83,9 @@ def load_tiles(
     B04, B03, B02. GeoTIFF bands are chosen by their descriptions; 13 bands without descriptions are assumed
     to be in EuroSAT's order (B8A last), any other number is taken as it comes if as many are wanted. With
     `skip_unreadable`, damaged files are left out with a warning.
+
+    What the numbers of GeoTIFFs mean is found as for a scene, once for all tiles: `offset` is what the user
+    states, and `like` another part of the same set, whose numbers mean the same.
 
     Raises:
         TrainingError: a tile cannot be read, lacks a band, does not hold digital numbers, or differs from
@@ -87,7 +96,9 @@ def load_tiles(
     chosen = tuple(find_tiles(folder) if names is None else names)
     _check_one_kind(folder, chosen)
     wanted = None if bands is None else tuple(bands)
-    first, reader = _first_readable(folder, chosen, wanted, skip_unreadable)
+    known = like.numbers if like else None
+    tiles = TilesToRead(tuple(folder / name for name in chosen), offset, known)
+    first, reader = _first_readable(folder, chosen, wanted, tiles, skip_unreadable)
     images = _allocate(len(chosen), first.pixels)
 
     def load(i: int) -> UnreadableTileError | None:
@@ -110,7 +121,7 @@ def load_tiles(
         if lost := sorted(set(classes) - set(map(class_of, chosen))):
             raise TrainingError(f"No tile of the class '{lost[0]}' can be read.")
     labels = torch.tensor([classes.index(class_of(name)) for name in chosen])
-    return TileSet(torch.from_numpy(images), labels, classes, chosen, reader.bands)
+    return TileSet(torch.from_numpy(images), labels, classes, chosen, reader.bands, reader.numbers)
 
 
 @dataclass(frozen=True)
@@ -147,13 +158,20 @@ def _check_one_kind(folder: Path, names: Sequence[str]) -> None:
 
 
 def _first_readable(
-    folder: Path, names: Sequence[str], bands: tuple[str, ...] | None, skip_unreadable: bool
+    folder: Path,
+    names: Sequence[str],
+    bands: tuple[str, ...] | None,
+    tiles: TilesToRead,
+    skip_unreadable: bool,
 ) -> tuple[_FirstTile, TileReader]:
     """Return the first tile that can be read, and how to read the others."""
     for name in names:
         path = folder / name
         try:
-            reader = picture_reader(path, bands) if is_picture(path, bands) else geotiff_reader(path, bands)
+            if is_picture(path, bands):
+                reader = picture_reader(path, bands)
+            else:
+                reader = geotiff_reader(path, bands, tiles)
             pixels = reader.read(path)
         except UnreadableTileError as error:
             if not skip_unreadable:

@@ -110,8 +110,9 @@ def _read_tiles(data: Path, recipe: Recipe, options: TrainOptions, known: Split 
         known=known,
     )
     load = partial(load_tiles, data, bands=recipe.bands, skip_unreadable=options.skip_unreadable)
-    training, validation = load(split.train), load(split.validation)
-    report = load(split.report) if split.report else None
+    training = load(split.train, offset=options.offset)
+    validation = load(split.validation, like=training)
+    report = load(split.report, like=training) if split.report else None
     if known is not None:
         _warn_of_known_tiles(split, known)
     return RunTiles(training, validation, report, split.method)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.enums import ColorInterp
 
 from pipeline.errors import TrainingError
 from pipeline.training.dataset import load_tiles
@@ -126,11 +128,11 @@ def test_8_bit_geotiffs_stay_8_bit_and_go_by_name_too(tmp_path):
 
 def test_numbers_beyond_int16_are_clipped_not_wrapped(tmp_path):
     pixels = numbers(3)
-    pixels[0], pixels[1, 0, 0] = 65535, 0
+    pixels[0, 1, 1], pixels[1, 0, 1], pixels[2] = 65535, 0, 1200
     write_tile(tmp_path / "Field" / "a.tif", pixels)
     tiles = load_tiles(tmp_path)
-    assert tiles.images[0, 0].unique().tolist() == [32767]
-    assert tiles.images[0, 1, 0, 0] == 0
+    assert tiles.images[0, 0].unique().tolist() == [100, 32767]
+    assert tiles.images[0, 1, 0, 1] == 0
 
 
 def test_tiles_need_no_place_on_the_ground(tmp_path):
@@ -181,3 +183,127 @@ def test_eurosats_multispectral_tiles_hold_what_its_bands_should(eurosat, caplog
     assert mean["B09"] < mean["B8A"] / 2
     assert mean["B05"] < mean["B06"] < mean["B07"] < mean["B8A"]
     assert abs(mean["B8A"] / mean["B08"] - 1) < 0.2
+
+
+def reflect(seed: int, bands: int = 3, size: int = 16) -> np.ndarray:
+    """Return reflectance of fields and dark water."""
+    random = np.random.default_rng(seed)
+    ground = random.choice([0.015, 0.06, 0.12], (1, size, size))
+    return ground * random.normal(1, 0.1, (bands, size, size)).clip(0.7, 1.3)
+
+
+def write_set(folder: Path, store, scale: float = 1, offset: float = 0, nodata: float | None = None) -> Path:
+    for i in range(6):
+        path = write_tile(folder / "Field" / f"{i}.tif", store(reflect(i)), ("B04", "B03", "B02"))
+        with rasterio.open(path, "r+") as raster:
+            raster.scales, raster.offsets = (scale,) * 3, (offset,) * 3
+            if nodata is not None:
+                raster.nodata = nodata
+    return folder
+
+
+def dn(reflectance: np.ndarray) -> np.ndarray:
+    return (reflectance * 10_000).round().astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("store", "scale", "offset", "said"),
+    [
+        (dn, 1, 0, None),
+        (dn, 1e-4, 0, None),
+        (dn, 1e-4, -0.1, "was removed already"),
+        (lambda r: dn(r) + 1000, 1, 0, "-1000 was applied; state `offset` 0"),
+        (lambda r: dn(r) + 1000, 1e-4, -0.1, None),
+        (lambda r: dn(r) + 1000, 1, -1000, None),
+        (lambda r: dn(r).astype(np.int16) - 1000, 1, 0, "removed twice"),
+        (lambda r: (r / 2e-5).round().astype(np.uint16), 2e-5, 0, None),
+        (lambda r: ((r + 0.2) / 2.75e-5).round().astype(np.uint16), 2.75e-5, -0.2, None),
+    ],
+)
+def test_however_a_set_stores_reflectance_its_digital_numbers_are_the_same(
+    tmp_path, caplog, store, scale, offset, said
+):
+    expected = np.stack([dn(reflect(i)) for i in range(6)])
+    tiles = load_tiles(write_set(tmp_path, store, scale, offset), bands=("B04", "B03", "B02"))
+    assert np.abs(tiles.images.numpy() - expected.astype(int)).max() <= 1
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (said is not None)
+    assert said is None or said in warnings[0]
+
+
+def test_a_stated_offset_beats_what_is_found(tmp_path, caplog):
+    folder = write_set(tmp_path, lambda r: dn(r) + 1000)
+    assert load_tiles(folder, offset=-1000).images.min() < 200
+    assert load_tiles(folder, offset=0).images.min() > 1000
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_part_of_a_set_is_read_as_the_whole_is(tmp_path):
+    """Bright tiles alone would not show the offset."""
+    folder = write_set(tmp_path, lambda r: dn(r) + 1000)
+    bright = write_tile(folder / "Field" / "bright.tif", dn(reflect(7) + 0.5) + 1000, ("B04", "B03", "B02"))
+    whole = load_tiles(folder)
+    alone = load_tiles(folder, [f"Field/{bright.name}"], like=whole)
+    assert np.array_equal(alone.images[0], whole.images[whole.names.index("Field/bright.tif")])
+
+
+def test_8_bit_numbers_in_more_bits_are_refused_and_the_remedy_works(tmp_path):
+    folder = write_set(tmp_path, lambda r: (r * 1500).astype(np.uint16))
+    with pytest.raises(TrainingError, match=r"uint16 numbers up to .* too small .* gdal_translate -ot Byte"):
+        load_tiles(folder)
+    write_set(tmp_path, lambda r: (r * 1500).astype(np.uint8))
+    assert load_tiles(folder).images.numpy().dtype == np.uint8
+
+
+def test_missing_pixels_become_the_mean_of_the_others(tmp_path):
+    def with_collar(reflectance):
+        pixels = dn(reflectance)
+        pixels[:, :, :4] = 65535
+        return pixels
+
+    for nodata in (65535, None):
+        folder = tmp_path / str(nodata)
+        collar = with_collar if nodata else (lambda r: with_collar(r) * (with_collar(r) != 65535))
+        tiles = load_tiles(write_set(folder, collar, nodata=nodata)).images.numpy()
+        mean = dn(reflect(0))[0, :, 4:].mean()
+        assert np.abs(tiles[0, 0, :, :4] - mean).max() <= 1
+        assert np.array_equal(tiles[0, :, :, 4:], dn(reflect(0))[:, :, 4:])
+
+
+def test_a_tile_without_a_valid_pixel_is_named_or_left_out(tmp_path):
+    folder = write_set(tmp_path, dn)
+    write_tile(folder / "Field" / "empty.tif", np.zeros((3, 16, 16), np.uint16), ("B04", "B03", "B02"))
+    with pytest.raises(TrainingError, match=r"empty\.tif has no valid pixel.*`skip_unreadable`"):
+        load_tiles(folder)
+    assert len(load_tiles(folder, skip_unreadable=True)) == 6
+
+
+def test_an_alpha_band_is_no_channel_and_marks_what_is_missing(tmp_path):
+    pixels = np.concatenate([dn(reflect(0)), np.full((1, 16, 16), 65535, np.uint16)])
+    pixels[:, :, :4] = 0
+    path = write_tile(tmp_path / "Field" / "a.tif", pixels)
+    with rasterio.open(path, "r+") as raster:
+        raster.colorinterp = (*raster.colorinterp[:3], ColorInterp.alpha)
+    tiles = load_tiles(tmp_path, bands=("B04", "B03", "B02")).images.numpy()
+    assert tiles.shape == (1, 3, 16, 16)
+    assert tiles.min() > 0
+
+
+def test_tiles_with_different_tags_are_refused(tmp_path):
+    folder = write_set(tmp_path, dn)
+    with rasterio.open(folder / "Field" / "3.tif", "r+") as raster:
+        raster.scales = (0.5,) * 3
+    with pytest.raises(TrainingError, match=r"3\.tif has other scale and offset tags \(0\.5 and 0"):
+        load_tiles(folder)
+
+
+def test_eurosats_tiles_with_an_offset_are_the_same_as_without(eurosat, tmp_path, caplog):
+    names = [path.relative_to(eurosat / "EuroSAT_MS") for path in (eurosat / "EuroSAT_MS").glob("*/*_1*.tif")]
+    for name in names:
+        with rasterio.open(eurosat / "EuroSAT_MS" / name) as raster:
+            write_tile(tmp_path / name, raster.read() + np.uint16(1000))
+    bands = ("B04", "B03", "B02")
+    shifted = load_tiles(tmp_path, bands=bands)
+    assert "-1000 was applied" in caplog.text
+    plain = load_tiles(eurosat / "EuroSAT_MS", shifted.names, bands=bands)
+    assert np.array_equal(shifted.images, plain.images)
