@@ -253,14 +253,17 @@ def test_what_lies_far_below_zero_is_refused(write_raster):
         open_scene(path, RGB_CARD)
 
 
-def test_a_few_pixels_far_below_zero_are_warned_of(write_raster):
+def test_a_few_pixels_far_below_zero_are_no_data_and_change_nothing(write_raster):
     pixels = STORAGES["ten-thousandths, signed"].write(COUNTRYSIDE)
-    pixels[:, :1] = -3000  # what no reflectance at all can be is left out
+    pixels[:, :1] = -9000
     path = write_raster(pixels, "x_l2a.tif", descriptions=NAMES)
-    assert "-a_nodata" in note_texts(open_scene(path, RGB_CARD), "warning")
+    undeclared = open_scene(path, RGB_CARD)
+    assert "-9000; they are left out as no data" in note_texts(undeclared, "info")
     with rasterio.open(path, "r+") as raster:
-        raster.nodata = -3000
-    assert not note_texts(open_scene(path, RGB_CARD), "warning")
+        raster.nodata = -9000
+    declared = open_scene(path, RGB_CARD)
+    assert declared.encoding == undeclared.encoding
+    assert not note_texts(declared, "warning")
 
 
 def test_landsats_dark_water_does_not_unmake_its_tags():
