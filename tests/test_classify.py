@@ -17,6 +17,7 @@ from rasterio.warp import transform as transform_points
 from pipeline.classify import classify_scene, prepare_scene, scene_is_done
 from pipeline.errors import OutputError, SceneError, UsageError
 from pipeline.maps import outputs
+from pipeline.maps.prior import load_prior
 from pipeline.options import ClassifyOptions, SceneOptions
 from pipeline.scenes.reader import read_blocks
 from pipeline.scenes.synthetic import write_scene
@@ -252,12 +253,19 @@ def test_the_prior_that_was_chosen_is_part_of_a_maps_identity(l1c, tmp_path, lig
         classify(scene, out, light_predictor, prior="eurosat")
 
 
-def test_a_prior_makes_common_classes_more_common(l1c, tmp_path, light, light_predictor):
-    names = [c.name for c in light.card.classes]
-    shares = tmp_path / "sea.yaml"
-    shares.write_text(f"shares: {json.dumps({name: 1e6 if name == 'SeaLake' else 1e-6 for name in names})}")
-    result = classify(l1c(), tmp_path / "out", light_predictor, prior=str(shares))
-    assert (read(result.files["landcover"]) == names.index("SeaLake") + 1).all()
+def test_a_prior_weighs_the_probabilities_of_each_tile(l1c, tmp_path, light, light_predictor):
+    scene = l1c()
+    without, europe = (
+        read_bands(classify(scene, tmp_path / prior, light_predictor, prior=prior, probabilities=True))
+        for prior in ("eurosat", "europe")
+    )
+    expected = load_prior("europe", light.card).apply(without.reshape(10, -1).T)
+    np.testing.assert_allclose(europe.reshape(10, -1).T, expected, rtol=1e-5)
+
+
+def read_bands(result):
+    with rasterio.open(result.files["probabilities"]) as raster:
+        return raster.read()
 
 
 def test_a_changed_scene_is_not_taken_for_done(l1c, tmp_path, light_predictor):
