@@ -4,14 +4,15 @@ Archives forget to declare what fills the ground that a scene does not show, or 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import rasterio.windows
+from rasterio.windows import Window
 
 from pipeline.notes import Note, info
-from pipeline.scenes.gdal import open_raster
+from pipeline.scenes.gdal import READ_ERRORS, open_raster
 from pipeline.scenes.radiometry import PixelEncoding
 from pipeline.scenes.rasters import BandLayer
 from pipeline.scenes.stored_values import REFLECTANCE, Limits, StoredValues, is_data, outside_of
@@ -81,15 +82,15 @@ def _reachable(layer: BandLayer, limits: Sequence[Limits]) -> tuple[Limits, ...]
 
 def _has_black_corner(layer: BandLayer) -> bool:
     """Return whether a corner of a file's own pixels is black, so that the black goes on as a border."""
-    with open_raster(layer.path) as dataset:
+    with open_raster(layer.path) as dataset, suppress(*READ_ERRORS):  # reading the tiles will report damage
         height, width = (min(CORNER, size) for size in dataset.shape)
-        return any(
-            not dataset.read(
-                list(layer.indexes), window=rasterio.windows.Window(col, row, width, height)
-            ).any()
+        windows = (
+            Window(col, row, width, height)
             for row in {0, dataset.height - height}
             for col in {0, dataset.width - width}
         )
+        return any(not dataset.read(list(layer.indexes), window=window).any() for window in windows)
+    return False
 
 
 def _screened(layers: tuple[BandLayer, ...], *, undeclared: bool) -> tuple[BandLayer, ...]:
