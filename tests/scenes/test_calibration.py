@@ -120,8 +120,9 @@ def values_of(storage: Storage, reflectance: np.ndarray, encoding: PixelEncoding
     return pixel_transform(RGB_CARD, encoding).apply(storage.write(reflectance))
 
 
-def right_values(reflectance: np.ndarray) -> np.ndarray:
-    transform: PixelTransform = pixel_transform(RGB_CARD, PixelEncoding("l2a", "l2a", (0.0,) * 3, (1.0,) * 3))
+def right_values(reflectance: np.ndarray, sun_zenith: float | None = None) -> np.ndarray:
+    plain = PixelEncoding("l2a", "l2a", (0.0,) * 3, (1.0,) * 3, sun_zenith)
+    transform: PixelTransform = pixel_transform(RGB_CARD, plain)
     return transform.apply(reflectance)
 
 
@@ -221,7 +222,9 @@ def test_floats_beside_metadata_are_read_in_reflectance(write_raster, tmp_path):
     (tmp_path / "MTD_MSIL2A.xml").write_text(metadata_xml("l2a"))
     for name in ("0 to 1", "0 to 1, +0.1", "+1000, floats", "percent, +10"):
         scene = open_scene(write(write_raster, STORAGES[name], "x.tif"), RGB_CARD)
-        np.testing.assert_allclose(values_read(scene), right_values(COUNTRYSIDE), atol=0.5)  # band_id
+        np.testing.assert_allclose(
+            values_read(scene), right_values(COUNTRYSIDE, scene.encoding.sun_zenith), atol=0.5
+        )  # band_id
 
 
 TOO_DARK = Storage(lambda r: r * 100, "uint16")
@@ -353,7 +356,9 @@ def test_metadata_with_the_offset_of_some_bands_only_are_refused(write_raster, t
     with pytest.raises(SceneError, match="offset for some bands, but none for B02: state `offset`"):
         open_scene(path, RGB_CARD)
     scene = open_scene(path, RGB_CARD, SceneOptions(offset=-1000))
-    np.testing.assert_allclose(values_read(scene), right_values(COUNTRYSIDE), atol=0.1)
+    np.testing.assert_allclose(
+        values_read(scene), right_values(COUNTRYSIDE, scene.encoding.sun_zenith), atol=0.1
+    )
 
 
 def test_a_sun_in_the_zenith_is_not_taken_for_an_unknown_one():
