@@ -30,7 +30,7 @@ from pipeline.maps.landcover_map import NO_CLASS, LandcoverMap
 from pipeline.model.bundle import load_bundle
 from pipeline.model.predictor import Predictor
 from pipeline.model.weights import load_network
-from pipeline.options import DEFAULT_MODEL, ClassifyOptions, PredictorOptions, SceneOptions
+from pipeline.options import AUTO_PRIOR, DEFAULT_MODEL, ClassifyOptions, PredictorOptions, SceneOptions
 
 GROUPS = {
     "crops": ("AnnualCrop", "PermanentCrop"),
@@ -195,14 +195,15 @@ def summarize(scores: list[Score]) -> dict[str, Any]:
 @click.argument("data", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--model", default=DEFAULT_MODEL, show_default=True)
 @click.option("--stride", default=16, show_default=True)
+@click.option("--prior", default=AUTO_PRIOR, show_default=True)
 @click.option("--half", type=click.Choice(["all", "choose", "report"]), default="all", show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(data: Path, model: str, stride: int, half: str, device: str, as_json: bool) -> None:
+def main(data: Path, model: str, stride: int, prior: str, half: str, device: str, as_json: bool) -> None:
     """Score a model on the labelled scenes in DATA."""
     bundle = load_bundle(model)
     predictor = Predictor(load_network(bundle), bundle.card, PredictorOptions(device=device))
-    report = summarize(score_scenes(data, predictor, ClassifyOptions(stride=stride), half))
+    report = summarize(score_scenes(data, predictor, ClassifyOptions(stride=stride, prior=prior), half))
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return

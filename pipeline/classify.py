@@ -2,28 +2,30 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.addresses import shown
 from pipeline.errors import OutputError, SceneError
-from pipeline.files import make_folder, publish, staging_folder, write_file
+from pipeline.files import longest_stem, make_folder, publish, staging_folder, write_file
 from pipeline.journal import Journal, journal_path
 from pipeline.maps.areas import ClassArea, class_areas
 from pipeline.maps.landcover_map import LandcoverMap, MapBuilder
 from pipeline.maps.outputs import OutputContext, possible_files, scene_outputs, write_outputs
+from pipeline.maps.prior import Prior, check_prior, find_prior
 from pipeline.maps.record import Record, Run, areas_of, earlier_run, identity, make_record, record_path
 from pipeline.maps.rules import NO_CONFIDENCE
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, log_note, warning
 from pipeline.options import ClassifyOptions
-from pipeline.scenes.gdal import without_query
 from pipeline.scenes.reader import read_blocks
 from pipeline.scenes.scene import Scene, open_scene
 from pipeline.tiles import TileBlock, TileGrid
@@ -86,6 +88,9 @@ class PreparedScene:
 
     identity: Record
     """What decides the map, see `record.identity`."""
+
+    prior: Prior
+    """How common the classes are where it lies."""
 
     grid: TileGrid
     """Its tiles and cells."""
@@ -151,6 +156,12 @@ def classify_scene(
     return write_map(compute_map(prepared, predictor, progress))
 
 
+def check_options(options: ClassifyOptions, card: ModelCard) -> None:
+    """Raise UsageError if an option is out of range, or does not suit the model."""
+    options.check(card.tile_size)
+    check_prior(options.prior, card)
+
+
 # Step 1: prepare
 
 
@@ -167,12 +178,13 @@ def prepare_scene(
     """
     started = time.perf_counter()
     card = predictor.card
-    options.check(card.tile_size)
-    scene = open_scene(path, card, options.scene)
+    check_options(options, card)
+    scene, prior = _open(path, card, options)
     if options.overwrite and scene.name.casefold() in taken:
         raise _name_taken(scene.name, output)
+    _check_name(scene)
     make_folder(output)
-    wanted = _identity_of(scene, card, options)
+    wanted = _identity_of(scene, prior, card, options)
     if not options.overwrite and (result := _finished(scene.name, output, wanted, options)):
         with suppress(OSError):  # it is still there if that run was killed just before its last step
             journal_path(output, scene.name).unlink(missing_ok=True)
@@ -192,7 +204,7 @@ def prepare_scene(
         log.info("%s: resuming after %d of %d rows of tiles.", scene.name, first_row, grid.tile_rows)
     threads = options.reader_threads or READER_THREADS[predictor.device.type]
     blocks = _begin(read_blocks(scene, grid, first_row=first_row, threads=threads))
-    return PreparedScene(scene, output, card, options, wanted, grid, journal, done, blocks, started)
+    return PreparedScene(scene, output, card, options, wanted, prior, grid, journal, done, blocks, started)
 
 
 def _name_taken(name: str, output: Path) -> OutputError:
@@ -202,9 +214,30 @@ def _name_taken(name: str, output: Path) -> OutputError:
     )
 
 
-def _identity_of(scene: Scene, card: ModelCard, options: ClassifyOptions) -> Record:
-    """Return what decides the map of a scene, see `record.identity`."""
-    return identity(card, scene.fingerprint(), options.identity(card.tile_size))
+def _check_name(scene: Scene) -> None:
+    """Raise SceneError if the names of the map's files would be too long, now rather than hours later."""
+    longest = longest_stem(possible_files("", scene_outputs()))
+    if (length := len(os.fsencode(scene.name))) > longest:
+        raise SceneError(
+            f"The name of {shown(scene.path)} has {length} bytes, and the endings of its map's files leave "
+            f"room for {longest}: rename it, or give a link with a shorter name."
+        )
+
+
+def _open(path: str, card: ModelCard, options: ClassifyOptions) -> tuple[Scene, Prior]:
+    """Open a scene and choose the prior for its place, which its notes tell too."""
+    scene = open_scene(path, card, options.scene)
+    prior, note = find_prior(options.prior, card, scene.place)
+    return replace(scene, notes=(*scene.notes, note)), prior
+
+
+def _identity_of(scene: Scene, prior: Prior, card: ModelCard, options: ClassifyOptions) -> Record:
+    """Return what decides the map of a scene, see `record.identity`.
+
+    The prior is that which was chosen, with its shares: a file may be changed.
+    """
+    decisive = {**options.identity(card.tile_size), "prior": prior.record()}
+    return identity(card, scene.fingerprint(), decisive)
 
 
 def _finished(name: str, output: Path, wanted: Record, options: ClassifyOptions) -> Result | None:
@@ -277,7 +310,7 @@ def compute_map(
 
     def add(block: TileBlock, probabilities: np.ndarray) -> None:
         nonlocal tiles
-        builder.add(block, probabilities)
+        builder.add(block, prepared.prior.apply(probabilities))
         tiles += len(block.index)
         if progress is not None:  # tiles without data, which the network does not see, count as done
             progress(block.tile_rows * grid.tile_cols, grid.tile_count)
@@ -316,13 +349,13 @@ def write_map(computed: ComputedMap) -> Result:
     prepared, landcover = computed.prepared, computed.landcover
     scene, output = prepared.scene, prepared.output
     _check_unchanged(prepared)
-    doubts = tuple(_doubts(landcover, prepared.options.min_confidence))
+    doubts = tuple(_doubts(landcover, scene, prepared.options.min_confidence))
     for doubt in doubts:
         log_note(log, scene.name, doubt)
     with staging_folder(output, scene.name) as staging:
         files = _write_outputs(computed, staging)
         run = Run(
-            scene=without_query(scene.path),
+            scene=shown(scene.path),
             notes=(*scene.notes, *doubts),
             files={kind: file.name for kind, file in files.items()},
             tiles=computed.tiles,
@@ -358,11 +391,11 @@ def _write_outputs(computed: ComputedMap, folder: Path) -> dict[str, Path]:
     return {**write_outputs(wanted, context, folder), "run": record_path(folder, name)}
 
 
-def _doubts(landcover: LandcoverMap, min_confidence: int) -> Iterator[Note]:
+def _doubts(landcover: LandcoverMap, scene: Scene, min_confidence: int) -> Iterator[Note]:
     """Yield warnings of a map that should not be trusted: it is empty, or mostly guessed."""
     confidence = landcover.confidence[landcover.confidence != NO_CONFIDENCE]
     if not confidence.size:
-        yield warning("map-empty", None, "The scene has no valid pixel, so its map is all no data.")
+        yield _empty_map(scene)
     elif (unsure := float((confidence < UNSURE).mean())) > 0.5:
         remedy = "" if min_confidence >= UNSURE else f" `min_confidence` {UNSURE} leaves such cells out."
         yield warning(
@@ -374,6 +407,19 @@ def _doubts(landcover: LandcoverMap, min_confidence: int) -> Iterator[Note]:
         )
 
 
+def _empty_map(scene: Scene) -> Note:
+    text = "The scene has no valid pixel, so its map is all no data"
+    if not scene.masks:
+        return warning("map-empty", None, f"{text}.")
+    masks = " and ".join(mask.name for mask in scene.masks)
+    return warning(
+        "map-empty",
+        "mask",
+        f"{text}: look at the mask {masks}, of which only a known scene classification may have classes; any "
+        "other has to be 0 where pixels are valid, also one whose bits stand for clouds and water (Fmask).",
+    )
+
+
 # Looking at a scene without classifying it
 
 
@@ -382,8 +428,8 @@ def scene_is_done(path: str, output: Path, card: ModelCard, options: ClassifyOpt
 
     Reads headers, and a sample if needed. Raises as `open_scene` does.
     """
-    scene = open_scene(path, card, options.scene)
-    record, different = earlier_run(output, scene.name, _identity_of(scene, card, options))
+    scene, prior = _open(path, card, options)
+    record, different = earlier_run(output, scene.name, _identity_of(scene, prior, card, options))
     if record is None:
         return "new"
     if different:
@@ -393,7 +439,7 @@ def scene_is_done(path: str, output: Path, card: ModelCard, options: ClassifyOpt
 
 def describe_scene(path: str, card: ModelCard, options: ClassifyOptions) -> dict[str, Any]:
     """Return what would be done with a scene, and why, as plain values in the order to show them."""
-    scene = open_scene(path, card, options.scene)
+    scene, _ = _open(path, card, options)
     stride = options.stride_for(card.tile_size)
     grid = TileGrid(scene.width, scene.height, card.tile_size, stride)
     return {

@@ -20,6 +20,12 @@ from pipeline.errors import OutputError
 _UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part")
 """The name of an unfinished file: hidden, with eight random digits, so that two runs do not share one."""
 
+LONGEST_NAME = 255
+"""Bytes that a file's name may have on all common disks."""
+
+_TEMPORARY = len("..12345678.part")
+"""How much longer an unfinished file's name is."""
+
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Errors that go away when the user frees some space."""
 
@@ -52,6 +58,11 @@ def write_files(files: Mapping[Path, bytes | memoryview]) -> None:
 def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write one file completely or not at all, see `write_files`."""
     write_files({path: data})
+
+
+def longest_stem(endings: Iterable[str]) -> int:
+    """Return how many bytes a name may have to which each of the endings is added, unfinished ones too."""
+    return LONGEST_NAME - _TEMPORARY - max(map(len, endings))
 
 
 def make_folder(folder: Path) -> None:
@@ -129,5 +140,7 @@ def _unfinished(path: Path) -> Path:
 def _explain(path: Path, error: OSError) -> str:
     """Return a sentence that says why a path cannot be written, and what to do."""
     reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{path} cannot be written ({reason}): give the scene, or `output`, a shorter name."
     remedy = "free some space or choose" if error.errno in _NO_SPACE else "choose"
     return f"{path} cannot be written ({reason}): {remedy} another folder with `output`."

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.addresses import shown
 from pipeline.errors import UsageError
 
 DEFAULT_MODEL = "eurosat-rgb-resnet50"
@@ -30,6 +31,15 @@ NO_POLYGONS = "none"
 
 MIN_STRIDE = 8
 """The smallest stride, in pixels: below it, a map gets more cells but no more detail."""
+
+AUTO_PRIOR = "auto"
+"""The word for choosing a prior by the scene's place."""
+
+TRAINING_PRIOR = "eurosat"
+"""The prior that keeps the classes' shares in the training tiles."""
+
+NAMED_PRIORS = (TRAINING_PRIOR, "europe", "world")
+"""The priors that ship; any other is a file."""
 
 SPLIT_METHODS = ("auto", "files", "random", "location")
 """How the tiles to validate on are chosen; auto takes split files if there are any."""
@@ -61,6 +71,12 @@ class SceneOptions:
     assume_gsd: float | None = None
     """Metres per pixel of a scene without georeference, which is then classified in pixel space."""
 
+    date: str | None = None
+    """When the scene was taken, for the sun's angle where no metadata give it: an ISO date or date-time.
+
+    A date alone means 10:30 local solar time, Sentinel-2's overpass; a time without a zone is UTC.
+    """
+
     safe_resolution: int = 10
     """Which files of a SAFE product are read, one of `SAFE_RESOLUTIONS`."""
 
@@ -78,6 +94,9 @@ class ClassifyOptions:
 
     stride: int | None = None
     """Pixels from one tile to the next; None for the side of the model's tile."""
+
+    prior: str = AUTO_PRIOR
+    """How common classes are: one of `NAMED_PRIORS`, a YAML file of shares, or auto to go by the place."""
 
     min_confidence: int = 0
     """Percent; cells with less confidence become no data."""
@@ -132,6 +151,8 @@ class ClassifyOptions:
         decisive = asdict(replace(self, stride=self.stride_for(tile_size)))
         for name in ("overwrite", "refresh", "reader_threads", "journal_after"):
             del decisive[name]
+        if isinstance(self.scene.mask, str):
+            decisive["scene"]["mask"] = shown(self.scene.mask)
         return decisive
 
 

@@ -1,7 +1,10 @@
 """What many tests share: the real data, the shipped model, tiny rasters made by code."""
 
+import codecs
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +94,22 @@ def light_predictor(light):
     from pipeline.options import PredictorOptions
 
     return Predictor(load_network(light), light.card, PredictorOptions(device="cpu"))
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Return a folder in which a test may take away permissions, and run as a user to whom they apply."""
+    folder = Path(tempfile.mkdtemp())
+    user = os.geteuid()
+    codecs.lookup("utf-8-sig")  # this user may not read Python's own modules
+    try:
+        if user == 0:
+            folder.chmod(0o777)
+            os.seteuid(65_534)
+        yield folder
+    finally:
+        os.seteuid(user)
+        for path in folder.rglob("*"):
+            if path.is_dir():
+                path.chmod(0o777)
+        shutil.rmtree(folder)

@@ -20,7 +20,7 @@ FILES = [*sorted((ROOT / "pipeline").rglob("*.py")), ROOT / "cli.py"]
 # From the ground up: a module may import from its own floor and from those below.
 FLOORS = (
     {"errors", "notes"},
-    {"values", "tiles", "files"},
+    {"values", "tiles", "files", "addresses"},
     {"options"},
     {"model"},
     {"scenes"},

@@ -1,14 +1,15 @@
 """The folder that the app serves (`root`): listings, and paths that cannot lead out of it."""
 
-import re
 from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline.addresses import is_address, local_archive
 from pipeline.batch.report import HTML_NAME
 from pipeline.errors import SceneError
-from pipeline.maps.outputs import file_name, is_output, suffixes
+from pipeline.maps.outputs import file_name, suffixes
+from pipeline.maps.own_files import is_own_file
 from pipeline.maps.record import RUN_ENDING
 from pipeline.scenes.band_names import band_in_file_name
 from pipeline.scenes.bands import RASTER_SUFFIXES
@@ -119,11 +120,11 @@ def check_inside(scene: Scene, name: str, folder: Path) -> None:
     """Raise SceneError if a scene reads files from outside of `folder`, as a VRT may."""
     named = [file for layer in scene.layers for file in layer.files]
     named += [file for mask in scene.masks for file in mask.files]
-    remote = [file for file in named if "://" in file or re.match(r"/vsi(?!zip/)", file)]
+    remote = [file for file in named if is_address(file) and not local_archive(file)]
     inside = all(file.resolve().is_relative_to(folder) for file in scene.files)
     if remote or not inside or not scene.files:
         raise SceneError(f"{name} refers to files outside of the served folder: it was not read.")
 
 
 def _is_scene_file(path: Path) -> bool:
-    return path.suffix.lower() in SCENE_SUFFIXES and not is_output(path.name)
+    return path.suffix.lower() in SCENE_SUFFIXES and not is_own_file(path)

@@ -1,21 +1,30 @@
 """Which scenes a batch has, and which folder each scene's map goes to.
 
 The output mirrors the input: the map of `IN/2023/a.tif` goes to `OUT/2023`. Nothing here opens an image: a
-file that turns out not to be a scene fails later, in its worker.
+file that turns out not to be a scene fails later, in its worker. So does a path that cannot be looked at; in
+a folder that is searched it is left out with a warning.
 """
 
 import hashlib
 import logging
 import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path, PurePath
 
+from pipeline.addresses import (
+    file_name_of,
+    folder_of,
+    inside_archive,
+    is_address,
+    is_there,
+    name_of,
+    shown,
+)
 from pipeline.errors import UsageError
-from pipeline.maps.outputs import is_output
+from pipeline.maps.own_files import is_own_file
 from pipeline.scenes.band_names import band_in_file_name
 from pipeline.scenes.registry import recognise, root_of
 
@@ -25,8 +34,6 @@ log = logging.getLogger(__name__)
 SEARCHED_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img"})
 # This many single-band files whose names differ only in the band are one scene, since RGB takes three.
 BAND_FILES = 3
-
-_ADDRESS = re.compile(r"/vsi|\w[\w+.-]+:")
 
 
 @dataclass(frozen=True)
@@ -79,21 +86,6 @@ def find_scenes(sources: Sequence[str], output: Path, leave_out: Iterable[str] =
     return _separate(_mirror(list(unique.values()), roots))
 
 
-def is_address(path: str) -> bool:
-    """Return whether only GDAL can open a path: a remote one, or one inside an archive."""
-    return _ADDRESS.match(path) is not None and not Path(path).exists()
-
-
-def shown(path: str) -> str:
-    """Return a path or address for people to read.
-
-    The part of an address after `?` is left out, since a signature is a secret. Bytes that are not text are
-    escaped.
-    """
-    plain = path.partition("?")[0] if is_address(path) else path
-    return plain.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _absolute(path: str | Path) -> Path:
     """Return an absolute path without `..`; links are kept, since the output is named after them."""
     return Path(os.path.abspath(path))  # noqa: PTH100
@@ -102,9 +94,9 @@ def _absolute(path: str | Path) -> Path:
 def _expand(source: str, output: Path) -> tuple[list[_Found], list[Path]]:
     """Return the scenes that one source stands for, and the folders that were searched."""
     path = Path(source)
-    if path.is_file() and path.suffix.lower() == ".txt":
+    if path.suffix.lower() == ".txt" and _is_file(path):
         return _read_list(path, output)
-    if path.exists() or is_address(source) or _in_archive(source):
+    if is_there(source) or is_address(source) or _in_archive(source):
         return _expand_path(source, output)
     if not has_magic(source):
         raise UsageError(f"There is no file or folder {source}.")
@@ -117,9 +109,25 @@ def _expand(source: str, output: Path) -> tuple[list[_Found], list[Path]]:
 
 def _is_scene(path: Path) -> bool:
     """Return whether a match of a pattern is a scene: ** also matches folders on the way."""
-    if path.is_dir():
-        return bool(_scenes_at(path))
-    return not (path.name.startswith(".") or is_output(path.name))
+    try:
+        if path.is_dir():
+            return bool(_scenes_at(path))
+    except OSError as error:
+        _warn_unsearched(path, error)
+        return False
+    return not (path.name.startswith(".") or is_own_file(path))
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether a path is a file that can be looked at."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _warn_unsearched(path: str | Path, error: OSError) -> None:
+    log.warning("%s is left out, since it could not be searched: %s.", shown(str(path)), error.strerror)
 
 
 def _read_list(path: Path, output: Path) -> tuple[list[_Found], list[Path]]:
@@ -141,13 +149,16 @@ def _expand_all(paths: Iterable[str], output: Path) -> tuple[list[_Found], list[
 def _expand_path(path: str, output: Path) -> tuple[list[_Found], list[Path]]:
     if is_address(path):
         return [_at_address(path)], []
-    if not Path(path).exists() and (member := _in_archive(path)):
+    if not is_there(path) and (member := _in_archive(path)):
         return [member], []
     local = _absolute(path)
-    if scenes := _scenes_at(local):
-        return scenes, []
-    if local.is_dir():
-        return list(_search(local, _absolute(output))), [local]
+    try:
+        if scenes := _scenes_at(local):
+            return scenes, []
+        if local.is_dir():
+            return list(_search(local, _absolute(output))), [local]
+    except OSError as error:
+        log.debug("%s cannot be looked at: %s.", path, error)  # to fail alone, in its worker
     return [_Found(str(local), local.stem, local.parent)], []
 
 
@@ -163,7 +174,7 @@ def _search(root: Path, output: Path) -> Iterator[_Found]:
     seen = set()
 
     def unreadable(error: OSError) -> None:
-        log.warning("%s could not be searched: %s.", error.filename, error.strerror)
+        _warn_unsearched(error.filename, error)
 
     for path, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
         folder = Path(path)
@@ -172,18 +183,22 @@ def _search(root: Path, output: Path) -> Iterator[_Found]:
             folders.clear()
             continue
         seen.add(real)
-        if product := _scenes_at(folder):
-            yield from product
-            folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from _scenes_in(folder, sorted(name for name in files if not name.startswith(".")))
+        try:
+            product = _scenes_at(folder)
+            found = product or list(_scenes_in(folder, sorted(n for n in files if not n.startswith("."))))
+        except OSError as error:  # it can be listed, but not entered
+            _warn_unsearched(folder, error)
+            product, found = [], []
+        yield from found
+        folders[:] = [] if product else sorted(name for name in folders if not name.startswith("."))
 
 
 def _scenes_in(folder: Path, names: list[str]) -> Iterator[_Found]:
     """Yield the scenes among a folder's files; a set of band files is one scene with the folder's path."""
     rasters = [
-        name for name in names if Path(name).suffix.lower() in SEARCHED_SUFFIXES and not is_output(name)
+        name
+        for name in names
+        if Path(name).suffix.lower() in SEARCHED_SUFFIXES and not is_own_file(folder / name)
     ]
     sets: dict[str, dict[str, str]] = defaultdict(dict)
     for name in rasters:
@@ -206,27 +221,18 @@ def _in_archive(path: str) -> _Found | None:
     """Return the scene for a path like `archive.zip/inside/scene.tif`; None if there is no such archive."""
     inside = _absolute(path)
     for archive in inside.parents:
-        if archive.suffix.lower() == ".zip" and archive.is_file():
+        if archive.suffix.lower() == ".zip" and _is_file(archive):
             member = inside.relative_to(archive)
             address = f"/vsizip/{{{archive.as_posix()}}}/{member.as_posix()}"
-            return _Found(address, _address_name(address), archive / member.parent)
+            return _Found(address, name_of(address), archive / member.parent)
     return None
 
 
 def _at_address(address: str) -> _Found:
     """Return the scene at an address; https://host/a/b.tif and /vsicurl/https://host/a/b.tif go to host/a."""
-    plain = address.partition("?")[0]
-    if match := re.fullmatch(r"(?:/vsizip/|zip://)(.+)", plain):  # in a local archive
-        member = _in_archive(match[1].translate({ord("{"): None, ord("}"): None, ord("!"): "/"}))
-        if member:
-            return replace(member, path=address)
-    bare = re.sub(r"/vsi\w+/|[\w+.-]{2,}:", "/", plain).replace("!", "/")
-    parts = [re.sub(r"[^\w.=@+ -]", "_", part) for part in bare.split("/") if part.strip("{}. ")]
-    return _Found(address, _address_name(plain), Path(*parts[:-1]), remote=True)
-
-
-def _address_name(address: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", Path(address).stem)
+    if (inside := inside_archive(address)) and (member := _in_archive(inside)):
+        return replace(member, path=address)
+    return _Found(address, name_of(address), Path(folder_of(address)), remote=True)
 
 
 def _mirror(found: list[_Found], roots: Sequence[Path]) -> list[SceneInput]:
@@ -260,7 +266,7 @@ def _separate(scenes: list[SceneInput]) -> list[SceneInput]:
             "%s would write the same files: each gets a folder named after its own file.",
             " and ".join(shown(scene.path) for scene in group),
         )
-        folders |= {scene.path: scene.folder / _file_name(scene.path) for scene in group}
+        folders |= {scene.path: scene.folder / file_name_of(scene.path) for scene in group}
     scenes = _move(scenes, folders)
     # Addresses may differ only in their query, file names only in case: add a digest of the whole path.
     again = [scene for group in _conflicts(scenes) for scene in group]
@@ -278,10 +284,6 @@ def _conflicts(scenes: Iterable[SceneInput]) -> list[list[SceneInput]]:
     for scene in scenes:
         by_file[f"{scene.folder.as_posix()}/{scene.name}".casefold()].append(scene)
     return [group for group in by_file.values() if len(group) > 1]
-
-
-def _file_name(path: str) -> str:
-    return re.sub(r"[^\w.=@+ -]", "_", Path(shown(path)).name)
 
 
 def _digest(path: str) -> str:

@@ -18,6 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from pipeline.addresses import file_name_of, scrub
 from pipeline.batch.executor import Event, WorkerLost
 from pipeline.batch.messages import (
     WAITING,
@@ -55,7 +56,7 @@ class _AssignedScene:
 
     @property
     def name(self) -> str:
-        return Path(self.task.path).name
+        return file_name_of(self.task.path)
 
 
 @dataclass
@@ -268,7 +269,7 @@ class LocalProcesses:
             # A log that no worker has touched since this batch began is an earlier run's.
             ours = task.log.is_file() and task.log.stat().st_mtime >= self._began
             with task.log.open("a" if ours else "w", encoding="utf-8", errors="backslashreplace") as file:
-                file.write(f"{line}{printed}")
+                file.write(scrub(f"{line}{printed}", task.path))
 
 
 class _Clock:

@@ -16,7 +16,8 @@ from urllib.parse import quote
 import jinja2
 from PIL import Image
 
-from pipeline.batch.inputs import SceneInput, shown
+from pipeline.addresses import is_there, shown
+from pipeline.batch.inputs import SceneInput
 from pipeline.batch.messages import DONE, FAILED, INTERRUPTED, SKIPPED, Outcome, Ready
 from pipeline.files import write_files
 
@@ -213,7 +214,7 @@ def _card(
         "tiles": outcome.tiles,
         "duration": duration(outcome.seconds),
         "warnings": outcome.warnings,
-        "log": _link(log_file, report.output) if log_file.is_file() else "",
+        "log": _link(log_file, report.output) if is_there(str(log_file)) else "",
         "map": _link(outcome.files["landcover"], report.output) if outcome.files else "",
         "picture": _picture(Path(outcome.files["landcover"])) if picture and outcome.files else "",
         "bar": bar,

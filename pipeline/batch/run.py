@@ -3,6 +3,7 @@
 The batch itself opens no scene and loads no network: a scene can harm only the worker that has it.
 """
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -14,14 +15,18 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pipeline.addresses import is_address
 from pipeline.batch.claims import claim, remove_leftovers
 from pipeline.batch.executor import Event, Executor, StartExecutor, WorkerLost
-from pipeline.batch.inputs import SceneInput, find_scenes, is_address
+from pipeline.batch.inputs import SceneInput, find_scenes
 from pipeline.batch.messages import FAILED, Idle, Outcome, Ready, Setup, Task, Tiles
 from pipeline.batch.report import LOGS, Report, write_report
 from pipeline.batch.scheduler import Scheduler
+from pipeline.errors import OutputError
 from pipeline.files import make_folder
 from pipeline.options import BatchOptions
+
+log = logging.getLogger(__name__)
 
 Progress = Ready | Tiles | Outcome
 
@@ -129,18 +134,29 @@ def _masks(setup: Setup) -> list[str]:
 
 
 def _tasks(report: Report) -> list[Task]:
-    """Return a task for each scene, and make the folders of their logs.
-
-    Raises:
-        OutputError: a folder cannot be made.
-    """
-    tasks = [
-        Task(i, scene.path, report.output / scene.folder, report.log_of(i), retry=is_address(scene.path))
+    """Return a task for each scene, and make the folders of their logs; a scene may do without one."""
+    logs = [report.log_of(i) for i in range(len(report.scenes))]
+    made = {folder for folder in {path.parent for path in logs} if _can_make(folder)}
+    return [
+        Task(
+            i,
+            scene.path,
+            report.output / scene.folder,
+            logs[i] if logs[i].parent in made else None,
+            retry=is_address(scene.path),
+        )
         for i, scene in enumerate(report.scenes)
     ]
-    for folder in {task.log.parent for task in tasks if task.log}:
+
+
+def _can_make(folder: Path) -> bool:
+    """Make a folder for logs; returns whether that went well, and warns if not."""
+    try:
         make_folder(folder)
-    return tasks
+    except OutputError as error:
+        log.warning("There will be no logs in it: %s", error)
+        return False
+    return True
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pipeline.batch.inputs import shown
+from pipeline.addresses import scrub, shown
 from pipeline.batch.messages import (
     CLASSIFYING,
     DONE,
@@ -110,7 +110,7 @@ class _SceneLogs(logging.Handler):
         if scene is None:
             return
         if record.name.startswith("pipeline") and record.levelno == logging.WARNING:
-            scene.warnings.append(record.getMessage())
+            scene.warnings.append(scrub(record.getMessage(), scene.task.path))
         if scene.task.log is None:
             return
         append = scene.logged or scene.task.tries  # otherwise this replaces the log of an earlier run
@@ -120,7 +120,7 @@ class _SceneLogs(logging.Handler):
             contextlib.suppress(OSError),
             scene.task.log.open("a" if append else "w", encoding="utf-8", errors="backslashreplace") as file,
         ):
-            file.write(f"{head}{self.format(record)}\n")
+            file.write(f"{head}{scrub(self.format(record), scene.task.path)}\n")
 
 
 def load_worker(channel: Channel, setup: Setup, number: int) -> "Worker":
@@ -129,6 +129,7 @@ def load_worker(channel: Channel, setup: Setup, number: int) -> "Worker":
     Raises:
         LandcoverError: there is no such model or device, or the options do not fit the model.
     """
+    from pipeline.classify import check_options
     from pipeline.model.bundle import load_bundle
 
     for name, value in NETWORK_DEFAULTS.items():
@@ -137,7 +138,7 @@ def load_worker(channel: Channel, setup: Setup, number: int) -> "Worker":
     logging.basicConfig(level=logs.level, handlers=[logs], force=True)
     logging.getLogger("rasterio").setLevel(logging.DEBUG if setup.debug else logging.WARNING)
     bundle = load_bundle(setup.model)
-    setup.options.check(bundle.card.tile_size)
+    check_options(setup.options, bundle.card)
     device, devices = _choose_device(setup, number)
     predictor = None if setup.look_only else _load_predictor(bundle, setup, device)
     model = {
@@ -299,7 +300,7 @@ class Worker:
                 reason = f"Unexpected {kind} while {stage} (a bug of ours; the log shows where): {error}"
                 unexpected = True
                 log.exception("%s", reason)
-        self._report(scene, FAILED, reason, unexpected=unexpected)
+        self._report(scene, FAILED, scrub(reason, scene.task.path), unexpected=unexpected)
         return None
 
     def _report_result(self, scene: _ActiveScene, result: "Result") -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from pipeline.batch.inputs import SceneInput, shown
+from pipeline.addresses import file_name_of, shown
+from pipeline.batch.inputs import SceneInput
 from pipeline.batch.messages import DONE, FAILED, INTERRUPTED, SKIPPED, Outcome, Setup
 from pipeline.batch.processes import LocalProcesses
 from pipeline.batch.report import HTML_NAME, Report, duration
@@ -60,7 +61,7 @@ def print_outcome(scene: SceneInput, outcome: Outcome) -> None:
     """Print why a scene failed; without a terminal, which shows progress bars, a line for the others too."""
     path = shown(scene.path)
     if outcome.status == FAILED:
-        where = "" if Path(path).name in outcome.reason else f"{path}: "
+        where = "" if file_name_of(scene.path) in outcome.reason else f"{path}: "
         line = f"{error_prefix()} {where}{in_command_words(outcome.reason)}"
     elif not sys.stderr.isatty():
         took = f"{outcome.tiles} tiles in {duration(outcome.seconds)}"

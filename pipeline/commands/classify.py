@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from pipeline.classify import Result, classify_scene
+from pipeline.addresses import file_name_of, shown
+from pipeline.classify import Result, check_options, classify_scene
 from pipeline.commands.errors import FAILED, WRONG_USE, exit_status
 from pipeline.commands.printing import print_areas, print_error, progress_bar
 from pipeline.files import make_folder
@@ -24,14 +25,14 @@ def classify(
 ) -> None:
     """Classify scenes into a folder; one that fails does not stop the others."""
     bundle = load_bundle(model)
-    options.check(bundle.card.tile_size)
+    check_options(options, bundle.card)
     make_folder(output)
     predictor = Predictor(load_network(bundle), bundle.card, predictor_options)
     statuses: dict[str, int] = {}  # of the scenes that failed
     done: set[str] = set()
     for scene in scenes:
         try:
-            with progress_bar(Path(scene).name, "tiles") as advance:
+            with progress_bar(file_name_of(scene), "tiles") as advance:
                 result = classify_scene(scene, output, predictor, options, advance, taken=done)
         except Exception as error:
             print_error(error)
@@ -41,7 +42,9 @@ def classify(
             print_result(result)
     if statuses:
         if len(scenes) > 1:
-            click.echo(f"{len(statuses)} of {len(scenes)} scenes failed: {', '.join(statuses)}", err=True)
+            click.echo(
+                f"{len(statuses)} of {len(scenes)} scenes failed: {', '.join(map(shown, statuses))}", err=True
+            )
         nothing_done = len(statuses) == len(scenes)
         sys.exit(WRONG_USE if nothing_done and set(statuses.values()) == {WRONG_USE} else FAILED)
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from pipeline.addresses import scrub
 from pipeline.commands.lazy import LazyCommand
 from pipeline.commands.printing import in_command_words, print_error
 from pipeline.errors import DeviceError, ModelError, UsageError
@@ -44,7 +45,7 @@ class _AboveProgressBars(logging.StreamHandler):
     """Log to stderr without breaking the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(in_command_words(self.format(record)), file=sys.stderr)
+        tqdm.write(in_command_words(scrub(self.format(record))), file=sys.stderr)
 
 
 def start_logging(debug: bool) -> None:

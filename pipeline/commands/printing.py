@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
+from pipeline.addresses import scrub
 from pipeline.commands.declarations import all_commands
 from pipeline.errors import LandcoverError
 
@@ -36,7 +37,7 @@ def print_error(error: Exception) -> None:
     """Print one sentence to stderr; the traceback is logged for --debug."""
     known = isinstance(error, LandcoverError)
     bug = "" if known else f"unexpected {type(error).__name__} (a bug of ours; --debug shows where): "
-    click.echo(f"{error_prefix()} {bug}{in_command_words(str(error))}", err=True)
+    click.echo(f"{error_prefix()} {bug}{in_command_words(scrub(str(error)))}", err=True)
     log.debug("where it happened:", exc_info=error)
 
 

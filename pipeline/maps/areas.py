@@ -1,4 +1,4 @@
-"""Areas: how many hectares of ground each class covers, and the table of them."""
+"""Areas: how many hectares of ground each class covers, on the ellipsoid, and the table of them."""
 
 import csv
 import io
@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyproj
 from rasterio.crs import CRS
+from rasterio.transform import Affine
 
 from pipeline.files import write_file
 from pipeline.maps.landcover_map import LandcoverMap
 
 SQUARE_METRES_PER_HECTARE = 10_000.0
+
+AREA_NODES = 33
+"""Of so many cells along each axis the area is computed: over a whole UTM zone it is right to 0.001 %."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +50,55 @@ def metres_per_unit(crs: CRS | None) -> float:
 
 
 def cell_hectares(landcover: LandcoverMap) -> np.ndarray:
-    """Return the planar area of each cell, (rows, cols) float64, in hectares.
+    """Return the area on the ground of each cell, (rows, cols) float64, in hectares.
 
-    Cells on the right and lower edge may reach beyond the scene; only the part inside counts.
+    Only the part of a cell that a scene shows counts, see `LandcoverMap.covered`. No projection's metres are
+    quite those of the ground (UTM's own are 0.08 % too long in area on the central meridian, and 0.2 % too
+    short at the edges of the zone): here areas are those on the ellipsoid.
     """
-    rows, cols = landcover.class_id.shape
-    footprint_cols, footprint_rows = landcover.footprint
-    inside_rows = np.clip(footprint_rows - np.arange(rows), 0.0, 1.0)
-    inside_cols = np.clip(footprint_cols - np.arange(cols), 0.0, 1.0)
-    square_metres = abs(landcover.transform.determinant) * metres_per_unit(landcover.crs) ** 2
-    return np.outer(inside_rows, inside_cols) * (square_metres / SQUARE_METRES_PER_HECTARE)
+    return landcover.covered * (_cell_square_metres(landcover) / SQUARE_METRES_PER_HECTARE)
+
+
+def _cell_square_metres(landcover: LandcoverMap) -> np.ndarray:
+    """Return the area on the ellipsoid of each whole cell, (rows, cols), or one for all in pixel space.
+
+    It changes so little from cell to cell that it is computed for a few and interpolated between them.
+    """
+    if landcover.crs is None:
+        return np.asarray(abs(landcover.transform.determinant))
+    at_all = landcover.class_id.shape
+    rows, cols = (np.linspace(0, n - 1, min(n, AREA_NODES)) for n in at_all)
+    at_nodes = _square_metres_at(landcover.crs, landcover.transform, *np.meshgrid(cols, rows))
+    down, across = (_weights(n, nodes) for n, nodes in zip(at_all, (rows, cols), strict=True))
+    return down @ at_nodes @ across.T
+
+
+def _weights(count: int, nodes: np.ndarray) -> np.ndarray:
+    """Return the weights (count, nodes) with which values at the nodes are interpolated at 0, 1, 2 ..."""
+    places = np.arange(count)
+    return np.stack([np.interp(places, nodes, one) for one in np.eye(len(nodes))], axis=1)
+
+
+def _square_metres_at(crs: CRS, transform: Affine, col: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Return the areas of cells: of the parallelograms of the lines through their centres, in space.
+
+    Coordinates in space have neither poles nor a dateline to mind.
+    """
+    system = pyproj.CRS.from_wkt(crs.to_wkt())
+    degrees, geod = system.geodetic_crs, system.get_geod()
+    assert degrees is not None  # maps of another planet have them, too
+    assert geod is not None
+    to_degrees = pyproj.Transformer.from_crs(system, degrees, always_xy=True)
+
+    def place(right: float, down: float) -> np.ndarray:
+        x, y = transform @ (col + right, row + down)
+        lon, lat = np.radians(to_degrees.transform(x, y))
+        normal = geod.a / np.sqrt(1 - geod.es * np.sin(lat) ** 2)
+        east, north = normal * np.cos(lat) * np.cos(lon), normal * np.cos(lat) * np.sin(lon)
+        return np.stack([east, north, normal * (1 - geod.es) * np.sin(lat)], axis=-1)
+
+    across, along = place(1, 0.5) - place(0, 0.5), place(0.5, 1) - place(0.5, 0)
+    return np.linalg.norm(np.cross(across, along), axis=-1)
 
 
 def class_areas(landcover: LandcoverMap) -> tuple[ClassArea, ...]:

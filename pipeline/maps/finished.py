@@ -15,14 +15,11 @@ from rasterio.io import DatasetReader
 from rasterio.transform import Affine
 
 from pipeline.errors import SceneError
-from pipeline.maps.outputs import file_name
+from pipeline.maps.outputs import MOSAIC_ENDING, file_name
 from pipeline.maps.record import RUN_ENDING
 from pipeline.model.card import LandCoverClass
 
 log = logging.getLogger(__name__)
-
-MOSAIC_ENDING = "_mosaic.json"
-"""What follows a mosaic's name in the name of its record: such a map is no scene's."""
 
 
 @dataclass(frozen=True)

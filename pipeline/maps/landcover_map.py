@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from pipeline.maps.rules import NO_CLASS, NO_CONFIDENCE, CellRule, decide
+from pipeline.maps.rules import NO_CLASS, NO_CONFIDENCE, OVERLAP_RULE, ArithmeticMean, CellRule, decide
 from pipeline.model.card import LandCoverClass
 from pipeline.tiles import TileBlock, TileGrid
 
@@ -41,12 +41,27 @@ class LandcoverMap:
     footprint: tuple[float, float]
     """How far the scene reaches into the map, in cells (columns, rows): what lies beyond it is padding."""
 
+    coverage: np.ndarray | None = None
+    """(rows, cols) float32: how much ground that a scene shows belongs to each cell, in cells. None where the
+    footprint says it all, as in the map of a single scene."""
+
+    @property
+    def covered(self) -> np.ndarray:
+        """Return how much ground that a scene shows belongs to each cell, (rows, cols), in cells."""
+        if self.coverage is not None:
+            return self.coverage
+        inside_cols, inside_rows = (
+            np.clip(reach - np.arange(count), 0.0, 1.0)
+            for reach, count in zip(self.footprint, self.class_id.shape[::-1], strict=True)
+        )
+        return np.outer(inside_rows, inside_cols)
+
 
 class MapBuilder:
     """Builds the map from blocks of tiles, which come in order from the top.
 
-    `decide` chooses a cell's class and confidence from the mean probabilities of the tiles that cover it.
-    Where the model is less than `min_confidence` percent sure, a cell gets class 0 but keeps its confidence.
+    `rule` makes a cell's probabilities from those of the tiles that cover it, if tiles overlap. Where the
+    model is less than `min_confidence` percent sure, a cell gets class 0 but keeps its confidence.
     """
 
     def __init__(
@@ -56,14 +71,15 @@ class MapBuilder:
         *,
         min_confidence: int = 0,
         keep_probabilities: bool = False,
-        decide: CellRule = decide,
+        rule: CellRule = OVERLAP_RULE,
     ) -> None:
         shape = grid.cell_rows, grid.cell_cols
         self._grid = grid
         self._classes = classes
         self._ids = np.array([c.id for c in classes], np.uint8)
         self._min_confidence = min_confidence
-        self._decide = decide
+        # One tile a cell: its probabilities, exactly, which no way through logarithms would leave.
+        self._rule = rule if grid.overlap > 1 else ArithmeticMean()
         self._class_id = np.full(shape, NO_CLASS, np.uint8)
         self._confidence = np.full(shape, NO_CONFIDENCE, np.uint8)
         self._probabilities = (
@@ -71,7 +87,7 @@ class MapBuilder:
         )
         self._next_row = 0
         # Tile rows above the next block, already summed over the tile columns that cover a cell: a sum
-        # per class and, last, the number of tiles in it.
+        # per class of what the rule averages and, last, the number of tiles in it.
         self._above = np.zeros((grid.overlap - 1, grid.cell_cols, len(classes) + 1))
 
     def add(self, block: TileBlock, probabilities: np.ndarray) -> None:
@@ -84,7 +100,7 @@ class MapBuilder:
         grid, rows = self._grid, len(block.cell_valid)
         tiles = np.zeros((block.tile_rows, grid.tile_cols, len(self._classes) + 1))
         places = np.divmod(block.index - block.tile_row * grid.tile_cols, grid.tile_cols)
-        tiles[*places, :-1] = probabilities
+        tiles[*places, :-1] = self._rule.of_tiles(probabilities)
         tiles[*places, -1] = 1
 
         margin = grid.overlap - 1
@@ -119,15 +135,15 @@ class MapBuilder:
     def _write(self, row: int, sums: np.ndarray, valid: np.ndarray) -> None:
         """Fill in the rows of the map from `row` on; `sums` is (rows, cols, classes + 1)."""
         count = sums[..., -1]
-        mean = sums[..., :-1] / np.maximum(count, 1)[..., None]
-        best, percent = self._decide(mean)
+        probabilities = self._rule.of_cells(sums[..., :-1] / np.maximum(count, 1)[..., None])
+        best, percent = decide(probabilities)
         valid = valid & (count > 0)
         window = slice(row, row + len(sums))
         self._confidence[window][valid] = percent[valid]
         valid_and_sure = valid & (percent >= self._min_confidence)
         self._class_id[window][valid_and_sure] = self._ids[best[valid_and_sure]]
         if self._probabilities is not None:
-            self._probabilities[:, window][:, valid] = mean[valid].T
+            self._probabilities[:, window][:, valid] = probabilities[valid].T
 
     def _check(self, block: TileBlock, probabilities: np.ndarray) -> None:
         grid = self._grid

@@ -22,6 +22,7 @@ from pipeline.maps.areas import ClassArea, class_areas, metres_per_unit
 from pipeline.maps.finished import MapFile, find_maps, read_cells
 from pipeline.maps.landcover_map import LandcoverMap
 from pipeline.maps.mosaic_choice import choose_maps, count_of_maps, map_crs_name
+from pipeline.maps.mosaic_coverage import covered_ground
 from pipeline.maps.mosaic_files import MosaicFiles
 from pipeline.maps.mosaic_grid import MosaicGrid, Placed, common_grid
 from pipeline.maps.outputs import OutputContext, write_outputs
@@ -147,7 +148,14 @@ def _join(
             progress(1, len(placed))
     first = placed[0][0]
     joined = LandcoverMap(
-        class_id, confidence, None, first.classes, first.crs, grid.transform, grid.footprint
+        class_id,
+        confidence,
+        None,
+        first.classes,
+        first.crs,
+        grid.transform,
+        grid.footprint,
+        covered_ground(placed, grid.shape),
     )
     return joined, int(np.count_nonzero(painted != confidence))
 

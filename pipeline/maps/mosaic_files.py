@@ -10,9 +10,8 @@ from pathlib import Path
 
 from pipeline.errors import OutputError, UsageError
 from pipeline.files import leftovers
-from pipeline.maps.finished import MOSAIC_ENDING
 from pipeline.maps.mosaic_grid import Placed
-from pipeline.maps.outputs import Output, OutputContext, mosaic_outputs, possible_files
+from pipeline.maps.outputs import MOSAIC_ENDING, Output, OutputContext, mosaic_outputs, possible_files
 from pipeline.maps.vrt import Source, write_confidence_vrt, write_landcover_vrt
 from pipeline.options import MosaicOptions, check_polygons
 

@@ -54,7 +54,7 @@ class MosaicGrid:
 
     footprint: tuple[float, float]
     """How far any scene reaches into the mosaic, in cells (columns, rows). It cuts the last column and row as
-    it does in a single map; inside the mosaic, cells that reach beyond a scene count whole."""
+    it does in a single map; how much ground the other cells have is for `mosaic_coverage` to say."""
 
     places: tuple[Place, ...]
     """The place of each map, in the order of the maps."""

@@ -151,6 +151,9 @@ TABLE: tuple[Output, ...] = (
 )
 """All outputs, in the order in which they are written and listed in `run.json`."""
 
+MOSAIC_ENDING = "_mosaic.json"
+"""What follows a mosaic's name in the name of its record: such a map is no scene's."""
+
 _SIDE_ENDINGS = {".tif": (".aux.xml",), ".vrt": (".aux.xml",), ".gpkg": ("-wal", "-shm", "-journal")}
 """What other programs put beside a file (statistics, a database's journals), wrong beside a new one."""
 
@@ -175,8 +178,8 @@ def file_name(name: str, kind: str) -> str:
 
 
 def is_output(file: str) -> bool:
-    """Tell by its name whether a file belongs to a scene's map."""
-    return file.endswith(tuple(output.ending for output in TABLE))
+    """Tell by its name whether a file belongs to a scene's map or, but for the classes, to a mosaic."""
+    return file.endswith((*(output.ending for output in TABLE), "_confidence.vrt", MOSAIC_ENDING))
 
 
 def suffixes() -> frozenset[str]:

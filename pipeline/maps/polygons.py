@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain
+from math import inf, isfinite
 from pathlib import Path
 
 import geopandas
@@ -42,15 +43,19 @@ def polygons_possible(file_format: str, crs: CRS | None) -> bool:
     return file_format != "geojson" or crs is not None
 
 
-def landcover_polygons(landcover: LandcoverMap) -> geopandas.GeoDataFrame:
+def landcover_polygons(landcover: LandcoverMap, longest: float = inf) -> geopandas.GeoDataFrame:
     """Return one polygon for each 4-connected region of one class, cut to the scene's footprint.
 
-    Columns: `class_id` (int32), `class_name`, `area_ha` (planar in the map's CRS, to the square metre),
-    `confidence` (mean of the region's cells in percent, to 0.1), `geometry` (valid, in the map's CRS).
-    Cells without data are in no polygon.
+    Columns: `class_id` (int32), `class_name`, `area_ha` (on the ground, to the square metre), `confidence`
+    (mean of the region's cells in percent, to 0.1), `geometry` (valid, in the map's CRS). Cells without data
+    are in no polygon. In a mosaic, where scenes end within cells, outlines go along whole cells, while areas
+    are of the ground that the scenes show.
+
+    Neighbours share every point of their common outline, and none lies further from the next than `longest`
+    (in units of the map's coordinates, a cell at least): so they stay neighbours in any projection.
     """
     labels, class_id = _label_regions(landcover)
-    geometry, label = _trace(labels, landcover)
+    geometry, label = _trace(labels, landcover, longest)
     flat = labels.ravel()
     count = len(class_id)
     cells = np.bincount(flat, minlength=count)
@@ -86,10 +91,8 @@ def write_polygons(landcover: LandcoverMap, path: Path, file_format: str) -> Non
             f"{path} cannot be written, since GeoJSON is in WGS 84 and the scene has no coordinate reference "
             "system: choose `polygons` gpkg or supply one with `assume_crs`."
         )
-    polygons = landcover_polygons(landcover)
-    if file_format == "geojson":
-        longest = _GEOJSON_SEGMENT_METRES / metres_per_unit(landcover.crs)
-        polygons = polygons.set_geometry(polygons.segmentize(longest))
+    longest = _GEOJSON_SEGMENT_METRES / metres_per_unit(landcover.crs) if file_format == "geojson" else inf
+    polygons = landcover_polygons(landcover, longest)
     memory = io.BytesIO()
     if file_format == "parquet":
         polygons.to_parquet(memory, index=False)
@@ -146,7 +149,7 @@ def _label_regions(landcover: LandcoverMap) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.concatenate(class_id)
 
 
-def _trace(labels: np.ndarray, landcover: LandcoverMap) -> tuple[np.ndarray, np.ndarray]:
+def _trace(labels: np.ndarray, landcover: LandcoverMap, longest: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the outline of each region in the map's coordinates, and its label.
 
     The loop goes over regions and rings, never over cells; the points of all rings lie in one flat array.
@@ -158,12 +161,38 @@ def _trace(labels: np.ndarray, landcover: LandcoverMap) -> tuple[np.ndarray, np.
             ring_ends.append(len(points) // 2)
         polygon_ends.append(len(ring_ends) - 1)
         label.append(int(value))
+    corners, ends = np.asarray(points).reshape(-1, 2), np.asarray(ring_ends)
+    if isfinite(longest):
+        step = max(1, int(longest / abs(landcover.transform.a)))
+        corners, ends = _with_shared_points(corners.astype(np.int64), ends, labels.shape, step)
     # Corners are whole cells and the footprint ends within the last one, so the minimum clips exactly.
-    corners = np.minimum(np.asarray(points).reshape(-1, 2), landcover.footprint)
+    corners = np.minimum(corners, landcover.footprint)
     transform = np.asarray(landcover.transform).reshape(3, 3)
     geometry = shapely.from_ragged_array(
         shapely.GeometryType.POLYGON,
         corners @ transform[:2, :2].T + transform[:2, 2],
-        (np.asarray(ring_ends), np.asarray(polygon_ends)),
+        (ends, np.asarray(polygon_ends)),
     )
     return geometry, np.asarray(label)
+
+
+def _with_shared_points(
+    points: np.ndarray, ring_ends: np.ndarray, shape: tuple[int, int], step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Add to rings the corners of others that lie on them, and a point in every `step`-th row and column.
+
+    `points` (n, 2) are (column, row) of the rings' corners, each ring closed, and `ring_ends` where the
+    rings begin and, last, end.
+    """
+    is_corner = np.zeros((shape[0] + 1, shape[1] + 1), bool)
+    is_corner[points[:, 1], points[:, 0]] = True
+    ahead = np.diff(points, axis=0, append=points[-1:])
+    ahead[ring_ends[1:] - 1] = 0  # from the end of a ring to the next ring there is no line
+    length = np.abs(ahead).sum(axis=1).clip(1)
+    first = np.concatenate([[0], length.cumsum()])
+    along = np.arange(first[-1]) - first[:-1].repeat(length)
+    walked = points.repeat(length, axis=0) + along[:, None] * np.sign(ahead).repeat(length, axis=0)
+    on_line = (np.abs(ahead) > 0).repeat(length, axis=0) & (walked % step == 0)
+    kept = (along == 0) | is_corner[walked[:, 1], walked[:, 0]] | on_line.any(axis=1)
+    before = np.concatenate([[0], kept.cumsum()])
+    return walked[kept], before[first[ring_ends]]

@@ -12,31 +12,69 @@ NO_CONFIDENCE = 255
 
 
 class CellRule(Protocol):
-    """Decides a cell's class and confidence from the mean probabilities of the tiles that cover it.
+    """Makes a cell's probabilities from those of the tiles that cover it: a step per tile, and one per cell.
 
-    `MapBuilder` is given one. A rule sees some rows of the map at a time, and no cell's neighbours: it must
-    decide each cell by its own probabilities alone, or the map would depend on how the scene was cut into
-    blocks. The mean is an arithmetic one in which all tiles that cover the cell weigh the same. A rule that
-    averages otherwise belongs where `MapBuilder.add` fills in the tiles, whose sums become the mean: with
-    logarithms of probabilities there the mean is a geometric one; with a tile's weight in place of the 1 that
-    counts it, and its probabilities times that weight, a weighted one.
+    `MapBuilder` is given one. Between the two steps it takes the arithmetic mean of what the first one
+    returned, over the tiles that cover the cell. A rule sees some tiles and some rows of the map at a time,
+    and no neighbours: each result must follow from its own tile or cell alone, or the map would depend on
+    how the scene was cut into blocks. Where tiles do not overlap, there is nothing to rule: a cell has the
+    probabilities of its one tile, as they are.
     """
 
-    def __call__(self, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the index of each cell's class, integer, and the confidence, uint8 0 to 100 percent.
+    def of_tiles(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return what is averaged over tiles, both (k, classes)."""
+        ...
 
-        `mean` (rows, cols, classes) float64 sums up to 1 over the classes. Where it is all zeros no tile
-        covers the cell: what a rule returns there is not used. Both results are (rows, cols).
+    def of_cells(self, mean: np.ndarray) -> np.ndarray:
+        """Return the cells' probabilities, which sum up to 1, for means, both (rows, cols, classes) float64.
+
+        Where no tile covers a cell, `mean` is all zeros and what is returned is not used.
         """
         ...
 
 
-def decide(mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the class with the highest mean probability, which in percent is the confidence; a `CellRule`.
+class ArithmeticMean:
+    """The mean of the tiles' probabilities: one sure tile can decide a cell that the others doubt."""
+
+    def of_tiles(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the probabilities as they are."""
+        return probabilities
+
+    def of_cells(self, mean: np.ndarray) -> np.ndarray:
+        """Return the mean as it is."""
+        return mean
+
+
+class GeometricMean:
+    """The geometric mean of the tiles' probabilities, scaled to sum up to 1: all tiles have to agree.
+
+    It is the product of experts, each to the power of one over their number (Hinton, 2002, Neural
+    Computation 14; the logarithmic opinion pool of Genest and Zidek, 1986, Statistical Science 1).
+    """
+
+    FLOOR = 1e-6
+    """The least probability that a tile gives a class, so that none can forbid it."""
+
+    def of_tiles(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the logarithms of probabilities, float64."""
+        return np.log(np.maximum(probabilities, self.FLOOR, dtype=np.float64))
+
+    def of_cells(self, mean: np.ndarray) -> np.ndarray:
+        """Return probabilities for means of logarithms."""
+        scaled = np.exp(np.ascontiguousarray(mean - mean.max(axis=-1, keepdims=True)))
+        return scaled / scaled.sum(axis=-1, keepdims=True)
+
+
+OVERLAP_RULE: CellRule = GeometricMean()
+"""The rule of maps, by measurement on labelled scenes (`benchmarks/real_scenes.py`)."""
+
+
+def decide(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the index of the most probable class (rows, cols), and its probability in percent, uint8.
 
     Of equal classes the first one is chosen.
     """
-    return mean.argmax(axis=-1), np.rint(100 * mean.max(axis=-1)).astype(np.uint8)
+    return probabilities.argmax(axis=-1), np.rint(100 * probabilities.max(axis=-1)).astype(np.uint8)
 
 
 def surer(

@@ -9,18 +9,36 @@ from pathlib import Path
 from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
+from pipeline.addresses import file_name_of, folder_of, is_address, name_of, shown, with_lost_slash
 from pipeline.errors import SceneError, UsageError
 from pipeline.model.card import ModelCard
-from pipeline.notes import Note, info
-from pipeline.scenes.band_names import SCENE_CLASSIFICATION, band_in_file_name, band_of, user_band
-from pipeline.scenes.gdal import open_raster, without_query
+from pipeline.notes import Note, info, warning
+from pipeline.scenes.band_names import (
+    BANDS,
+    SCENE_CLASSIFICATION,
+    band_in_file_name,
+    band_of,
+    has_only_a_number,
+    is_running_number,
+    user_band,
+)
+from pipeline.scenes.gdal import open_raster
 from pipeline.scenes.hints import names_true_color
 from pipeline.scenes.product import BandSource, MaskSource, Product, ProductFacts
-from pipeline.scenes.registry import facts_beside, format_names, open_product, recognise, root_of
+from pipeline.scenes.registry import facts_beside, looked_for, open_product, recognise, root_of
+from pipeline.scenes.sensors import SENTINEL_2, numbering_of, sensor_in
 from pipeline.values import NATURAL_COLOR
 
 RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".jp2", ".vrt", ".img", ".nc", ".dat", ".bil", ".png"})
 COLOR_BANDS = dict(zip((ColorInterp.red, ColorInterp.green, ColorInterp.blue), NATURAL_COLOR, strict=True))
+
+TELLING_TAGS = re.compile(
+    r"LEVEL|PRODUCT|BASELINE|DESCRIPTION|TITLE|SENSOR|SATELLITE|SPACECRAFT|PLATFORM|MISSION", re.IGNORECASE
+)
+"""Names of tags that may name the product that a file was made from."""
+
+DATE_TAGS = re.compile(r"ACQUI|SENSING|START_?TIME|^(TIFFTAG_)?(DATE|TIME|DATE_?TIME)$", re.IGNORECASE)
+"""Names of tags that may tell when a scene was taken, and not when it was processed."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,9 @@ class Imagery:
     texts: tuple[str, ...] = ()
     """File names and tags that may tell what the pixels are."""
 
+    date_tags: tuple[str, ...] = ()
+    """Tags that may tell when the scene was taken."""
+
     notes: tuple[Note, ...] = ()
     """How the bands were found."""
 
@@ -63,17 +84,19 @@ def find_imagery(
     `stated` are (name, 1-based index) pairs of `bands`, which beat everything found. Raises SceneError
     if the path is nothing of the kind or lacks a band, UsageError if `stated` makes no sense.
     """
+    if is_address(path):
+        if whole := with_lost_slash(path):
+            raise SceneError(f"{shown(path)} has lost a slash of an address: write {whole}, as plain text.")
+        return _in_raster(path, card, stated)
     local = Path(path)
     if not local.exists():
-        if re.match(r"/vsi|\w[\w+.-]+:", path):  # remote, in an archive, or a subdataset: GDAL's to open
-            return _in_raster(path, card, stated)
         raise SceneError(f"There is no file or folder {path}.")
     local = root_of(local)
     product = open_product(local)
     if product is None and not local.is_dir():
         if local.suffix.lower() == ".zip":
             raise SceneError(
-                f"{path} holds no product of a known format ({format_names()}): unpack it first."
+                f"{path} holds no product: looked for {looked_for()}. Unpack it and give what is in it."
             )
         return _in_raster(path, card, stated)
     if stated:
@@ -100,14 +123,55 @@ def _in_folder(folder: Path, card: ModelCard) -> Imagery:
     chosen = [files[band] for band in card.bands]
     mask = files.get(SCENE_CLASSIFICATION)
     listing = ", ".join(file.name for file in chosen)
+    facts, tags = facts_beside(chosen[0]), _tags(str(chosen[0]), TELLING_TAGS)
+    sensor = sensor_in([chosen[0].name, *tags]) or (
+        SENTINEL_2 if facts else sensor_in([folder.resolve().name])
+    )
+    _check_file_numbers(folder, chosen, files, sensor)
     return Imagery(
         name=key or folder.resolve().name,
         bands=tuple(BandSource(str(file), 1) for file in chosen),
-        facts=facts_beside(chosen[0]),
+        facts=facts,
         mask=MaskSource(str(mask)) if mask else None,
-        texts=(key, chosen[0].name, folder.resolve().name, *_tags(str(chosen[0]))),
-        notes=(info("bands-found", None, f"Bands by file name: {listing}."),),
+        texts=(key, chosen[0].name, folder.resolve().name, *tags),
+        date_tags=_tags(str(chosen[0]), DATE_TAGS),
+        notes=(info("bands-found", None, f"Bands by file name: {listing}."), *_sensor_notes(sensor)),
     )
+
+
+def _check_file_numbers(
+    folder: Path, chosen: Sequence[Path], files: dict[str, Path], sensor: str | None
+) -> None:
+    """Raise SceneError if the numbers in file names may not be those of Sentinel-2's bands."""
+    if sensor == SENTINEL_2 or not any(has_only_a_number(file.stem) for file in chosen):
+        return
+    remedy = (
+        "rename those of red, green and blue so that they end in _red, _green and _blue, such as "
+        f"{folder.resolve().name}_red{chosen[0].suffix}"
+    )
+    if sensor:
+        raise SceneError(
+            f"The files in {folder} are named like a {sensor} scene, which does not number its bands as "
+            f"Sentinel-2 does{numbering_of(sensor)}: {remedy}."
+        )
+    counted = set(files) == set(BANDS[: len(files)]) and "B8A" not in files
+    if counted and all(is_running_number(file.stem) for file in files.values()):
+        raise SceneError(
+            f"The files in {folder} are numbered B1 to B{len(files)} and nothing says that they are "
+            f"Sentinel-2's bands: {remedy}."
+        )
+
+
+def _sensor_notes(sensor: str | None) -> list[Note]:
+    if sensor in (None, SENTINEL_2):
+        return []
+    return [
+        warning(
+            "other-sensor",
+            None,
+            f"The scene looks like one of {sensor}, but the model was trained on Sentinel-2: check the map.",
+        )
+    ]
 
 
 def _complete_set(folder: Path, card: ModelCard) -> tuple[str, dict[str, Path]]:
@@ -125,7 +189,8 @@ def _complete_set(folder: Path, card: ModelCard) -> tuple[str, dict[str, Path]]:
         )
         raise SceneError(
             f"The folder {folder} has no set of single-band files named after the bands "
-            f"{', '.join(card.bands)} that the model needs ({'it has ' + found if found else 'none at all'})."
+            f"{', '.join(card.bands)} that the model needs ({'it has ' + found if found else 'none at all'})"
+            f": looked for files such as NAME_{card.bands[0]}.tif and for {looked_for()}."
         )
     return next(iter(complete.items()))
 
@@ -143,17 +208,23 @@ def _band_file_sets(folder: Path) -> dict[str, dict[str, Path]]:
     return sets
 
 
-def _tags(path: str) -> list[str]:
-    """Return, as "KEY=value", the tags of a file that may name the product that it was made from."""
+def _tags(path: str, wanted: re.Pattern[str]) -> tuple[str, ...]:
+    """Return the tags of a file whose name matches, as "KEY=value"."""
     with open_raster(path) as dataset:
-        tags = dataset.tags() | dataset.tags(1)
-    telling = re.compile(r"LEVEL|PRODUCT|BASELINE|DESCRIPTION|TITLE", re.IGNORECASE)
-    return [f"{key}={value}" for key, value in tags.items() if telling.search(key)]
+        return _matching(dataset, wanted)
+
+
+def _matching(dataset: DatasetReader, wanted: re.Pattern[str]) -> tuple[str, ...]:
+    tags = dataset.tags() | dataset.tags(1)
+    return tuple(f"{key}={value}" for key, value in tags.items() if wanted.search(key))
 
 
 def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) -> Imagery:
+    where = shown(path)
     with open_raster(path) as dataset:
-        _check_is_image(dataset, path)
+        if dataset.count == 0:
+            return _in_container(path, dataset.subdatasets, card, stated)
+        _check_is_image(dataset, where)
         bands = [
             i
             for i, color in zip(dataset.indexes, dataset.colorinterp, strict=True)
@@ -161,25 +232,74 @@ def _in_raster(path: str, card: ModelCard, stated: Sequence[tuple[str, int]]) ->
         ]
         if len(bands) == 1 and len(card.bands) > 1:
             raise SceneError(_single_band_message(path, card))
-        chosen, note = _choose_bands(dataset, path, bands, card, stated)
-    local = Path(without_query(path))
+        tags, date_tags = _matching(dataset, TELLING_TAGS), _matching(dataset, DATE_TAGS)
+        local = Path(path)
+        file, folder = local.name, local.absolute().parent.name
+        if is_address(path):
+            file, folder = file_name_of(path), folder_of(path).name
+        facts = None if is_address(path) else facts_beside(local.absolute())
+        described = [text for text in dataset.descriptions if text]
+        sensor = sensor_in([*described, file, *tags]) or (SENTINEL_2 if facts else sensor_in([folder]))
+        chosen, note = _choose_bands(dataset, where, bands, card, stated, sensor)
     return Imagery(
-        name=local.stem if local.exists() else re.sub(r"[^\w.-]+", "_", local.stem),
+        name=name_of(path) if is_address(path) else local.stem,
         bands=tuple(BandSource(path, index) for index in chosen),
-        facts=facts_beside(local.absolute()) if local.exists() else None,
-        true_color=names_true_color(local.stem),
-        texts=(local.name, local.absolute().parent.name, *_tags(path)),
-        notes=(note,),
+        facts=facts,
+        true_color=names_true_color(Path(file).stem),
+        texts=(file, folder, *tags),
+        date_tags=date_tags,
+        notes=(note, *_sensor_notes(sensor)),
+    )
+
+
+def _in_container(
+    path: str, subdatasets: Sequence[str], card: ModelCard, stated: Sequence[tuple[str, int]]
+) -> Imagery:
+    """Return the bands that are a subdataset each, as netCDF has them; raises SceneError if they are not."""
+    where, named = shown(path), defaultdict(list)
+    for inner in subdatasets:
+        if band := band_of(re.split(r"[:/]", inner)[-1]):
+            named[band].append(inner)
+    if stated or any(len(named[band]) != 1 for band in card.bands):
+        raise SceneError(_container_message(where, subdatasets, card))
+    sources = [named[band][0] for band in card.bands]
+    for source in sources:
+        with open_raster(source) as dataset:
+            _check_is_image(dataset, shown(source))
+            if dataset.count > 1:
+                raise SceneError(_container_message(where, subdatasets, card))
+    file = file_name_of(path)
+    listing = ", ".join(re.split(r"[:/]", source)[-1] for source in sources)
+    facts = None if is_address(path) else facts_beside(Path(path).absolute())
+    return Imagery(
+        name=name_of(path) if is_address(path) else Path(path).stem,
+        bands=tuple(BandSource(source, 1) for source in sources),
+        facts=facts,
+        texts=(file, folder_of(path).name, *_tags(sources[0], TELLING_TAGS)),
+        date_tags=_tags(sources[0], DATE_TAGS),
+        notes=(info("bands-found", None, f"Bands by the names of the images inside: {listing}."),),
+    )
+
+
+def _container_message(path: str, subdatasets: Sequence[str], card: ModelCard) -> str:
+    if not subdatasets:
+        return f"{path} holds no image: check that it is the file that you mean."
+    wide = []
+    for inner in subdatasets[:20]:
+        with open_raster(inner) as dataset:
+            wide += [inner] if dataset.count >= len(card.bands) else []
+    if wide:
+        return f"{path} holds several images: give one of {', '.join(map(shown, wide[:4]))}."
+    listing = ", ".join(re.split(r"[:/]", inner)[-1] for inner in subdatasets[:8])
+    return (
+        f"{path} holds {len(subdatasets)} images of one band each ({listing}), but not one for each of "
+        f"{', '.join(card.bands)}: put those that are the model's bands into one file with gdalbuildvrt "
+        "-separate, and give that."
     )
 
 
 def _check_is_image(dataset: DatasetReader, path: str) -> None:
-    """Raise SceneError for containers, complex numbers and coloured maps."""
-    if dataset.count == 0:
-        inner = ", ".join(dataset.subdatasets[:4])
-        raise SceneError(
-            f"{path} holds no image itself{f', but several inside: give one of {inner}' if inner else ''}."
-        )
+    """Raise SceneError for complex numbers and coloured maps."""
     if any(dtype.startswith("complex") for dtype in dataset.dtypes):
         raise SceneError(f"{path} holds complex numbers (radar?): the models read optical reflectance.")
     if ColorInterp.palette in dataset.colorinterp:
@@ -191,6 +311,11 @@ def _check_is_image(dataset: DatasetReader, path: str) -> None:
 
 def _single_band_message(path: str, card: ModelCard) -> str:
     needed = ", ".join(card.bands)
+    if is_address(path):
+        return (
+            f"{shown(path)} has a single band and the model needs {needed}: make one image of them with "
+            "gdalbuildvrt -separate, and give that."
+        )
     if band_in_file_name(Path(path).stem):
         product = (folder for folder in Path(path).parents if recognise(folder))
         folder = next(product, Path(path).parent)
@@ -201,7 +326,12 @@ def _single_band_message(path: str, card: ModelCard) -> str:
 
 
 def _choose_bands(
-    dataset: DatasetReader, path: str, bands: list[int], card: ModelCard, stated: Sequence[tuple[str, int]]
+    dataset: DatasetReader,
+    path: str,
+    bands: list[int],
+    card: ModelCard,
+    stated: Sequence[tuple[str, int]],
+    sensor: str | None,
 ) -> tuple[list[int], Note]:
     """Return the file's band for each of the card's, and a note on how they were found."""
     by_user = _stated_bands(stated, dataset.count, path)
@@ -218,10 +348,42 @@ def _choose_bands(
                 f"{user_band(band)}=N."
             )
     by_name = {name: i for i, name in zip(bands, names, strict=True) if name}
+    numbered = {
+        band: by_name[band]
+        for band in card.bands
+        if band not in by_user and has_only_a_number(_description(dataset, by_name[band]))
+    }
+    _check_numbers(path, numbered, names, sensor, card)
     chosen = {band: by_user[band] if band in by_user else by_name[band] for band in card.bands}
     listing = ", ".join(f"{user_band(band)}={i}" for band, i in chosen.items())
     source = "as stated by `bands`" if set(card.bands) <= by_user.keys() else f"by {how}"
     return list(chosen.values()), info("bands-found", "bands", f"Bands {source}: {listing}.")
+
+
+def _check_numbers(
+    path: str, numbered: dict[str, int], names: list[str | None], sensor: str | None, card: ModelCard
+) -> None:
+    """Raise SceneError if bands that only a number names may not be Sentinel-2's of that number.
+
+    A number that is only the band's position in the file says nothing, unless there are as many bands as
+    Sentinel-2 has.
+    """
+    if not numbered or sensor == SENTINEL_2 or (sensor is None and "B8A" in names):
+        return
+    remedy = f"state the bands of the file with `bands` {_to_fill_in(card)}"
+    if sensor:
+        raise SceneError(
+            f"{path} looks like a {sensor} scene, which does not number its bands as Sentinel-2 does"
+            f"{numbering_of(sensor)}: {remedy}."
+        )
+    positions = all(int(band[1:]) == index for band, index in numbered.items())
+    complete = len(names) in (12, 13) and max(numbered) <= "B08"
+    if positions and not complete:
+        listing = ", ".join(name or "unnamed" for name in names)
+        raise SceneError(
+            f"{path} only counts its bands ({listing}), which does not "
+            f"say what they show, as nothing tells that they are Sentinel-2's: {remedy}."
+        )
 
 
 def _stated_bands(stated: Sequence[tuple[str, int]], count: int, path: str) -> dict[str, int]:
@@ -243,9 +405,7 @@ def _stated_bands(stated: Sequence[tuple[str, int]], count: int, path: str) -> d
 
 def _band_names(dataset: DatasetReader, bands: list[int]) -> tuple[list[str | None], str]:
     """Return the name of each of the file's bands, None where it has none, and what names them."""
-    described = [
-        band_of(dataset.descriptions[i - 1] or dataset.tags(i).get("NETCDF_VARNAME", "")) for i in bands
-    ]
+    described = [band_of(_description(dataset, i)) for i in bands]
     if any(described):
         return described, "description"
     by_color = [COLOR_BANDS.get(dataset.colorinterp[i - 1]) for i in bands]
@@ -256,8 +416,16 @@ def _band_names(dataset: DatasetReader, bands: list[int]) -> tuple[list[str | No
     return [None] * len(bands), ""
 
 
+def _description(dataset: DatasetReader, index: int) -> str:
+    return dataset.descriptions[index - 1] or dataset.tags(index).get("NETCDF_VARNAME", "")
+
+
+def _to_fill_in(card: ModelCard) -> str:
+    """Return how `bands` is written; an example with numbers would be taken for advice."""
+    return ",".join(f"{user_band(band)}=N" for band in card.bands) + " (N: the band's number in it)"
+
+
 def _missing_message(path: str, names: list[str | None], missing: list[str], card: ModelCard) -> str:
-    example = ",".join(f"{user_band(band)}={i}" for i, band in enumerate(card.bands, start=1))
     if any(names):
         found = f"{len(names)} bands ({', '.join(name or 'unnamed' for name in names)})"
     else:
@@ -267,6 +435,6 @@ def _missing_message(path: str, names: list[str | None], missing: list[str], car
             f"{path} has {found}, but the model {card.name} needs {len(card.bands)}: {', '.join(card.bands)}."
         )
     return (
-        f"{path} has {found}, and the model needs {', '.join(missing)}: say which band is which with "
-        f"`bands`, such as `bands` {example}."
+        f"{path} has {found}, and the model needs {', '.join(missing)}: state the bands of the file with "
+        f"`bands` {_to_fill_in(card)}."
     )

@@ -298,7 +298,7 @@ def _removed_twice(evidence: Evidence, bare: Calibration) -> tuple[Calibration, 
 
 
 def _guess_offset(evidence: Evidence, level: str | None, bare: Calibration) -> tuple[Calibration, list[Note]]:
-    stored, bands = evidence.stored, evidence.bands
+    stored = evidence.stored
     dark, held = float(bare.brightness(stored).dark.min()), _dark_value(stored)
     applied = bare.shifted(OFFSET / DIGITAL_NUMBERS)
     if dark < OFFSET_IN_ABOVE:
@@ -306,13 +306,13 @@ def _guess_offset(evidence: Evidence, level: str | None, bare: Calibration) -> t
         less = "an offset of 1,000" if usual else f"an offset of {-OFFSET / DIGITAL_NUMBERS:g} in reflectance"
         text = f"Offset 0: the darkest pixels hold {held}, less than {less} would leave."
         return bare, [info("offset-by-values", "offset", text)]
-    if level == "l1c" and lies_below_the_air(applied.brightness(stored), bands):
+    if contradiction := _contradiction(evidence, level, applied):
         text = (
-            f"Offset 0 was assumed: the darkest pixels hold {held}, but with an offset of 1,000 removed they "
-            f"would be darker than the air in front of them; state `offset` {OFFSET} if that is wrong."
+            f"Offset 0 was assumed: the darkest pixels hold {held}, but with an offset of 1,000 removed "
+            f"{contradiction}; state `offset` {OFFSET} if that is wrong."
         )
         return bare, [warning("offset-assumed", "offset", text)]
-    if dark < OFFSET_IN_BELOW[level or "l1c"] and _fault(evidence, applied) is None:
+    if dark < OFFSET_IN_BELOW[level or "l1c"]:
         text = (
             f"The darkest pixels hold {held}: the offset of processing baseline 04.00 seems to be in, and "
             f"{_listed(applied.offsets)} was applied; state `offset` 0 if that is wrong."
@@ -324,6 +324,15 @@ def _guess_offset(evidence: Evidence, level: str | None, bare: Calibration) -> t
         f"{_scale_text(bare.scales[0])}, {TAG_IT}."
     )
     return bare, [warning("offset-assumed", "offset", text)]
+
+
+def _contradiction(evidence: Evidence, level: str | None, applied: Calibration) -> str | None:
+    """Return why a scene cannot be what it would be with the offset removed, None if it can."""
+    if level == "l1c" and lies_below_the_air(applied.brightness(evidence.stored), evidence.bands):
+        return "they would be darker than the air in front of them"
+    if _fault(evidence, applied) in (Fault.TOO_DARK, Fault.BELOW_ZERO):
+        return f"the scene would be {_fault_text(evidence, applied)}"
+    return None
 
 
 def _dark_value(stored: StoredValues) -> str:

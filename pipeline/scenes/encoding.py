@@ -18,6 +18,7 @@ from pipeline.scenes.hints import level_in, true_color_level_in
 from pipeline.scenes.plausibility import Calibration
 from pipeline.scenes.radiometry import PixelEncoding, reflectance_encoding, rgb8_encoding, tci_encoding
 from pipeline.scenes.stored_values import StoredValues
+from pipeline.scenes.sun import UNKNOWN_SUN, Sun
 
 LEVEL_NAMES = {"l1c": "Level-1C (top of atmosphere)", "l2a": "Level-2A (surface)"}
 MAX_SATURATED = 0.02  # of the values of 8-bit colours in a file of more bits; a few may be outliers
@@ -27,13 +28,18 @@ AIR_SHARE = 0.85
 
 
 def find_encoding(
-    card: ModelCard, imagery: Imagery, stored: StoredValues, level: str = "auto", offset: float | None = None
+    card: ModelCard,
+    imagery: Imagery,
+    stored: StoredValues,
+    level: str = "auto",
+    offset: float | None = None,
+    sun: Sun = UNKNOWN_SUN,
 ) -> tuple[PixelEncoding, list[Note]]:
     """Return what the scene's pixels mean, and the notes that say how that was found.
 
-    `level` and `offset` are what the user states ("auto" and None: find out). Raises SceneError if
-    values and level contradict each other or the values cannot be reflectance, UsageError if `offset` does
-    not fit the level.
+    `level` and `offset` are what the user states ("auto" and None: find out), `sun` is the sun over the
+    scene. Raises SceneError if values and level contradict each other or the values cannot be reflectance,
+    UsageError if `offset` does not fit the level.
     """
     evidence = Evidence(
         imagery.name, card.bands, stored, imagery.texts, imagery.facts, is_product=imagery.is_product
@@ -54,10 +60,9 @@ def find_encoding(
     else:
         encoding, more = _reflectance(card, evidence, found, stated)
     notes += more
-    if imagery.facts:
-        encoding = replace(encoding, sun_zenith=imagery.facts.sun_zenith)
+    encoding = replace(encoding, sun_zenith=sun.zenith)
     if encoding.reflectance != card.level:
-        notes.append(_atmosphere_note(card, encoding))
+        notes.append(_atmosphere_note(card, encoding, sun))
     return encoding, notes
 
 
@@ -172,17 +177,17 @@ def _reflectance(
     return reflectance_encoding(level, calibration.offsets, calibration.scales), notes
 
 
-def _atmosphere_note(card: ModelCard, encoding: PixelEncoding) -> Note:
+def _atmosphere_note(card: ModelCard, encoding: PixelEncoding, sun: Sun) -> Note:
     verb = "added to" if encoding.reflectance == "l2a" else "removed from"
-    sun = (
-        f"an assumed {SUN_ZENITH:.0f}°"
-        if encoding.sun_zenith is None
-        else f"{encoding.sun_zenith:.0f}°, by the granule's metadata,"
-    )
+    if sun.zenith is None:
+        angle = f"an assumed {SUN_ZENITH:.0f}°{f' ({sun.source})' if sun.source else ''}"
+    else:
+        angle = f"{sun.zenith:.0f}°, {sun.source},"
     found = LEVEL_NAMES[encoding.reflectance or ""]
+    remedy = "; state `date` for the sun's own angle" if sun.date_would_tell else ""
     return info(
         "atmosphere-nominal",
-        None,
+        "date" if sun.date_would_tell else None,
         f"The model was trained on {LEVEL_NAMES[card.level]}, the scene is {found}: a nominal clear "
-        f"atmosphere, the sun {sun} from the zenith, was {verb} its reflectance.",
+        f"atmosphere, the sun {angle} from the zenith, was {verb} its reflectance{remedy}.",
     )

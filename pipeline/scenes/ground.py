@@ -1,7 +1,8 @@
 """Bring a raster onto the model's ground grid: projected, north-up, with true ground pixels of its size.
 
 A scene that already is (within 2 %) is used as it is. Everything else is resampled onto UTM: degrees,
-other pixel sizes, Web Mercator (whose ground pixel shrinks with latitude), rotated and GCP-only scenes.
+other pixel sizes, rotated and GCP-only scenes, and projections whose metres are not those of the ground, such
+as Web Mercator, even where the ground pixel happens to be right.
 """
 
 from dataclasses import dataclass, replace
@@ -28,6 +29,9 @@ MAX_PIXELS = 10**12  # a continent at 10 m; beyond it is a mistake in the georef
 
 # Any metric system will do for scenes without one, since source and destination share it.
 PIXEL_SPACE = CRS.from_epsg(32631)
+
+LonLat = tuple[float, float]
+"""Longitude and latitude in degrees, WGS 84."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,14 @@ class GroundGrid:
     def shape(self) -> tuple[int, int]:
         """Return (height, width) in pixels."""
         return self.height, self.width
+
+
+def center_lonlat(crs: CRS | None, transform: Affine, width: int, height: int) -> LonLat | None:
+    """Return where the centre of a grid is; None in pixel space, or where it lies off the Earth."""
+    if crs is None:
+        return None
+    place = _lonlat(crs, *(transform @ (width / 2, height / 2)))
+    return place if all(map(isfinite, place)) else None
 
 
 def ground_grid(
@@ -195,7 +207,7 @@ def _placed_grid(dataset: DatasetReader, name: str, gsd: float, assume_crs: str 
     size = sqrt(pixel[0] * pixel[1])
     placement = replace(placement, notes=(*placement.notes, *_sharpness_notes(name, size, gsd)))
     fits = all(abs(side / gsd - 1) <= TOLERANCE for side in pixel)
-    if placement.is_aligned and placement.crs.is_projected and fits:
+    if placement.is_aligned and fits and _is_true_to_ground(placement, pixel):
         return _own_grid(placement)
     return _resampled_grid(placement, pixel, gsd)
 
@@ -245,9 +257,9 @@ def _place(dataset: DatasetReader, name: str, assume_crs: str | None) -> _Placem
     if t.is_identity:
         crs, t, note = _fit_control_points(dataset, name, crs)
         source, notes = SourceGeometry(crs, t), [*notes, note]
-    elif crs.is_geographic and (east := _easternmost(dataset)) > 180:
-        # Beyond the dateline, where the warper would look for longitudes of -180 and more.
-        source = SourceGeometry(CRS.from_proj4(f"{crs.to_proj4()} +lon_wrap={east - 180:.6f}"))
+    elif crs.is_geographic and (centre := _beyond_dateline(dataset)) is not None:
+        # The warper would look for what lies beyond the dateline on the other side of the Earth.
+        source = SourceGeometry(CRS.from_proj4(f"{crs.to_proj4()} +lon_wrap={centre:.6f}"))
     else:
         source = SourceGeometry(crs if assume_crs else None)
     return _Placement(name, crs, t, dataset.width, dataset.height, source, tuple(notes))
@@ -280,11 +292,12 @@ def _coordinate_system(dataset: DatasetReader, name: str, assume_crs: str | None
     return found, []
 
 
-def _easternmost(dataset: DatasetReader) -> float:
-    """Return the largest x of the image's upper left, upper right and lower left corners."""
+def _beyond_dateline(dataset: DatasetReader) -> float | None:
+    """Return the longitude in the middle of the image if it reaches beyond 180 degrees, east or west."""
     t = dataset.transform
-    corners = ((0, 0), (dataset.width, 0), (0, dataset.height))
-    return max(t.a * col + t.b * row + t.c for col, row in corners)
+    corners = ((col, row) for col in (0, dataset.width) for row in (0, dataset.height))
+    x = [t.a * col + t.b * row + t.c for col, row in corners]
+    return (min(x) + max(x)) / 2 if max(x) > 180 or min(x) < -180 else None
 
 
 def _fit_control_points(dataset: DatasetReader, name: str, crs: CRS) -> tuple[CRS, Affine, Note]:
@@ -334,7 +347,7 @@ def crs_name(crs: CRS) -> str:
     return f"EPSG:{epsg}" if epsg else pyproj.CRS.from_wkt(crs.to_wkt()).name
 
 
-def _lonlat(crs: CRS, x: float, y: float) -> tuple[float, float]:
+def _lonlat(crs: CRS, x: float, y: float) -> LonLat:
     to_degrees = pyproj.Transformer.from_crs(crs.to_wkt(), "EPSG:4326", always_xy=True)
     lon, lat = to_degrees.transform(x, y)
     return float(lon), float(lat)
@@ -383,6 +396,15 @@ def _sharpness_notes(name: str, pixel: float, gsd: float) -> list[Note]:
 
 def _resampling(pixel: float, gsd: float) -> Resampling:
     return Resampling.average if pixel < AVERAGE_BELOW * gsd else Resampling.cubic
+
+
+def _is_true_to_ground(placement: _Placement, pixel: tuple[float, float]) -> bool:
+    """Return whether the sides of an aligned pixel are as long in the projection as on the ground."""
+    if not placement.crs.is_projected:
+        return False
+    metres = placement.crs.linear_units_factor[1]
+    sides = abs(placement.transform.a) * metres, abs(placement.transform.e) * metres
+    return all(abs(side / ground - 1) <= TOLERANCE for side, ground in zip(sides, pixel, strict=True))
 
 
 def _is_true_utm(placement: _Placement, pixel: float) -> bool:

@@ -93,6 +93,9 @@ class Product(ABC):
     format_name: ClassVar[str]
     """The format, for messages, such as "Sentinel-2 SAFE"."""
 
+    looked_for: ClassVar[str]
+    """The files by which a product is found, for messages."""
+
     name: str
     """What the scene's map will be named after."""
 

@@ -16,11 +16,14 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
 from rasterio.windows import Window
 
+from pipeline.addresses import file_name_of, scrub, shown
 from pipeline.errors import SceneError
-from pipeline.scenes.gdal import READ_ERRORS, open_raster, without_query
+from pipeline.scenes.gdal import READ_ERRORS, open_raster
 from pipeline.scenes.ground import GroundGrid
 from pipeline.scenes.product import BandSource, MaskDecoder
 from pipeline.scenes.registry import mask_decoder
+from pipeline.scenes.screen import Reasons, add_screen
+from pipeline.scenes.stored_values import Limits
 
 # GDAL computes a warped VRT in blocks of 512 x 128 pixels.
 WARP_BLOCK_HEIGHT = 128
@@ -30,8 +33,9 @@ WARP_BLOCK_HEIGHT = 128
 class BandLayer:
     """Bands of one file, and how to read them on the ground grid.
 
-    Pixels are invalid by `nodata`, the masks of the bands `masked`, a 0 in the band `alpha`, NaN, or, with
-    `zero_is_nodata`, a 0 in every band; a layer has those of them that apply to it.
+    Pixels are invalid by `nodata`, by `limits`, by the masks of the bands `masked`, a 0 in the band `alpha`,
+    NaN, a 0 in every band (`zero_is_nodata`) or as part of a black border (`black_border`); a layer has those
+    of them that apply to it.
     """
 
     path: str
@@ -67,8 +71,11 @@ class BandLayer:
     offsets: tuple[float, ...]
     """GDAL's offset of each band."""
 
-    nodata: float | None = None
-    """The value of invalid pixels."""
+    nodata: tuple[float | None, ...]
+    """The value of invalid pixels in each band, None where it has none: a VRT's bands may differ."""
+
+    limits: tuple[Limits, ...] = ()
+    """The lowest and the highest value of each band that a valid pixel may hold; empty if any may be."""
 
     masked: tuple[int, ...] = ()
     """The bands whose own masks tell invalid pixels."""
@@ -79,10 +86,30 @@ class BandLayer:
     zero_is_nodata: bool = False
     """Whether pixels that are 0 in every band are invalid."""
 
+    black_border: bool = False
+    """Whether pixels that are 0 in every band are invalid from the left or right edge up to the first other
+    pixel of their row."""
+
+    screened: bool = False
+    """Whether invalid pixels are masked before they are resampled, since no single value marks them."""
+
+    samples: bool = False
+    """Whether ground pixels take the values of single pixels, as they are, to find out what those mean."""
+
+    @property
+    def declares_nodata(self) -> bool:
+        """Return whether a value of one of the bands marks invalid pixels."""
+        return any(value is not None for value in self.nodata)
+
     @property
     def declares_validity(self) -> bool:
         """Return whether the file says by itself which pixels are valid."""
-        return self.nodata is not None or bool(self.masked) or self.alpha is not None
+        return self.declares_nodata or bool(self.masked) or self.alpha is not None
+
+    @property
+    def zero_is_resolved(self) -> bool:
+        """Return whether the warper deals with pixels that are 0 in every band."""
+        return self.resampling is not None and (self.screened or self.fill == 0)
 
     def warped_alone(self) -> "tuple[BandLayer, ...]":
         """Return the layers to read this one as: a band each, if it is resampled and declares nodata.
@@ -90,19 +117,35 @@ class BandLayer:
         rasterio's warper takes a pixel for nodata only if all of its bands are. Here one missing band makes a
         pixel invalid, which must not be mixed into its neighbours then.
         """
-        if self.resampling is None or self.nodata is None:
+        if self.resampling is None or self.screened or not self.declares_nodata:
             return (self,)
         return tuple(
-            replace(self, indexes=(i,), channels=(c,), scales=(s,), offsets=(o,))
-            for i, c, s, o in zip(self.indexes, self.channels, self.scales, self.offsets, strict=True)
+            replace(
+                self,
+                indexes=(index,),
+                channels=(self.channels[i],),
+                scales=(self.scales[i],),
+                offsets=(self.offsets[i],),
+                nodata=(self.nodata[i],),
+                limits=self.limits[i : i + 1],
+            )
+            for i, index in enumerate(self.indexes)
         )
+
+    def as_sampled(self) -> "BandLayer":
+        """Return the layer to look at the file's own values with: none is a mixture of several."""
+        if self.resampling is None:
+            return self
+        return replace(self, resampling=Resampling.nearest, samples=True)
 
     @property
     def fill(self) -> float | None:
         """Return the value that invalid pixels hold after resampling; None if a mask marks them."""
-        if self.nodata is not None:
-            return self.nodata
-        if self.zero_is_nodata:
+        if self.screened or self.samples:
+            return None
+        if self.nodata[0] is not None:
+            return self.nodata[0]
+        if self.zero_is_nodata or (self.black_border and not self.declares_validity):
             return 0.0
         return math.nan if np.issubdtype(self.dtype, np.floating) and not self.declares_validity else None
 
@@ -120,8 +163,8 @@ def describe_layer(
         alpha = _alpha_band(dataset, indexes)
         masked = _masked_bands(dataset, indexes, alpha)
         nodata = _declared_nodata(dataset, indexes)
-        if nodata is None and not masked and alpha is None:
-            nodata = product_nodata
+        if not any(value is not None for value in nodata) and not masked and alpha is None:
+            nodata = (product_nodata,) * len(indexes)
         own_pixels = grid.resampling is None and grid.is_grid_of(dataset, grid.source)
         own_block_height = max(dataset.block_shapes[i - 1][0] for i in indexes)
         return BandLayer(
@@ -137,7 +180,7 @@ def describe_layer(
             scales=tuple(dataset.scales[i - 1] for i in indexes),
             offsets=tuple(dataset.offsets[i - 1] for i in indexes),
             # A value that no pixel can hold marks none.
-            nodata=nodata if nodata is not None and can_hold(nodata, dtype) else None,
+            nodata=tuple(v if v is not None and can_hold(v, dtype) else None for v in nodata),
             masked=masked,
             alpha=alpha,
         )
@@ -164,16 +207,17 @@ def _masked_bands(dataset: DatasetReader, indexes: tuple[int, ...], alpha: int |
     return tuple(i for i, f in zip(indexes, flags, strict=True) if not f)
 
 
-def _declared_nodata(dataset: DatasetReader, indexes: tuple[int, ...]) -> float | None:
-    first = indexes[0] - 1
-    return dataset.nodatavals[first] if MaskFlags.nodata in dataset.mask_flag_enums[first] else None
+def _declared_nodata(dataset: DatasetReader, indexes: tuple[int, ...]) -> tuple[float | None, ...]:
+    """Return each band's nodata; where a mask is declared too, GDAL goes by that, and the value is none."""
+    flags = dataset.mask_flag_enums
+    return tuple(dataset.nodatavals[i - 1] if MaskFlags.nodata in flags[i - 1] else None for i in indexes)
 
 
 class OpenLayer:
     """A `BandLayer` with its own handle, for one thread.
 
-    `indexes` are the layer's bands in the dataset, which may be a warped one; `nodata`, `alpha` and `masked`
-    mean the same as in the layer.
+    `indexes` are the layer's bands in the dataset, which may be a warped one; `nodata`, `limits`, `alpha` and
+    `masked` mean the same as in the layer.
     """
 
     def __init__(
@@ -182,14 +226,17 @@ class OpenLayer:
         dataset: DatasetReader,
         *,
         indexes: tuple[int, ...],
-        nodata: float | None,
+        nodata: tuple[float | None, ...] = (),
+        limits: tuple[Limits, ...] = (),
         alpha: int | None = None,
         masked: tuple[int, ...] = (),
     ) -> None:
         self.layer = layer
         self._dataset = dataset
         self._indexes = list(indexes)
-        self._nodata = nodata
+        # Compared as pixels are stored: a float would make a copy in float64.
+        self._nodata = [None if v is None or math.isnan(v) else _as_stored(v, layer.dtype) for v in nodata]
+        self._limits = [(_as_stored(low, layer.dtype), _as_stored(high, layer.dtype)) for low, high in limits]
         self._alpha = alpha
         self._masked = list(masked)
 
@@ -207,17 +254,33 @@ class OpenLayer:
             found.append(self._dataset.read(self._alpha, window=window) > 0)
         if self._masked:
             found.append((self._dataset.read_masks(self._masked, window=window) > 0).all(axis=0))
-        if self._nodata is not None and not math.isnan(self._nodata):
-            # Compared as pixels are stored: a float would make a copy in float64.
-            found.append((pixels != pixels.dtype.type(self._nodata)).all(axis=0))
+        if self._nodata and all(value == self._nodata[0] for value in self._nodata):
+            if self._nodata[0] is not None:
+                found.append((pixels != self._nodata[0]).all(axis=0))
+        else:
+            pairs = zip(pixels, self._nodata, strict=False)
+            found += [band != value for band, value in pairs if value is not None]
         if np.issubdtype(pixels.dtype, np.floating):
             found.append(np.isfinite(pixels).all(axis=0))
+        for band, (low, high) in zip(pixels, self._limits, strict=False):
+            # Two looks for the extremes cost a tenth of what a mask does, and most strips need none.
+            if not (band.min() >= low and band.max() <= high):
+                found.append((band >= low) & (band <= high))
         return combine(found)
 
 
 def combine(found: list[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_] | None:
     """Return where all masks are valid; None, which costs nothing, if there are none."""
     return None if not found else found[0] if len(found) == 1 else np.asarray(np.logical_and.reduce(found))
+
+
+def _as_stored(value: float, dtype: np.dtype) -> np.generic:
+    """Return a number in the type of the pixels, the nearest if it can hold none such."""
+    if np.issubdtype(dtype, np.floating):
+        with np.errstate(over="ignore"):
+            return dtype.type(value)
+    limits = np.iinfo(dtype)
+    return dtype.type(int(min(max(value, limits.min), limits.max)))
 
 
 def can_hold(value: float, dtype: np.dtype) -> bool:
@@ -229,10 +292,10 @@ def can_hold(value: float, dtype: np.dtype) -> bool:
 
 
 def _damaged(path: str, window: Window, error: BaseException) -> str:
-    reason = str(error.__cause__ or error).strip(" .")
+    reason = scrub(str(error.__cause__ or error), path).strip(" .")
     return (
-        f"{path} cannot be read at rows {window.row_off} to {window.row_off + window.height - 1} ({reason}): "
-        "the file is damaged or incomplete, fetch it again."
+        f"{shown(path)} cannot be read at rows {window.row_off} to {window.row_off + window.height - 1} "
+        f"({reason}): the file is damaged or incomplete, fetch it again."
     )
 
 
@@ -247,19 +310,34 @@ def open_layer(layer: BandLayer) -> Iterator[OpenLayer]:
                 dataset,
                 indexes=layer.indexes,
                 nodata=layer.nodata,
+                limits=layer.limits,
                 alpha=layer.alpha,
                 masked=layer.masked,
             )
             return
         try:
-            bands = _only_bands(layer, dataset, stack)
+            bands = (_screen if layer.screened else _only_bands)(layer, dataset, stack)
             warped = stack.enter_context(_warp(layer, bands))
         except (*READ_ERRORS, ValueError) as error:
-            raise SceneError(f"{layer.path} cannot be resampled to the ground grid ({error}).") from error
+            where, reason = shown(layer.path), scrub(str(error), layer.path)
+            raise SceneError(f"{where} cannot be resampled to the ground grid ({reason}).") from error
         count = len(layer.indexes)
         alpha = count + 1 if ColorInterp.alpha in warped.colorinterp[count:] else None
-        indexes = tuple(range(1, count + 1))
-        yield OpenLayer(layer, warped, indexes=indexes, nodata=layer.fill, alpha=alpha)
+        yield OpenLayer(
+            layer,
+            warped,
+            indexes=tuple(range(1, count + 1)),
+            nodata=_values_after_warp(layer),
+            limits=() if layer.screened else layer.limits,
+            alpha=alpha,
+        )
+
+
+def _values_after_warp(layer: BandLayer) -> tuple[float | None, ...]:
+    """Return the values of invalid pixels, one for each band, after resampling."""
+    if layer.screened or layer.black_border:
+        return ()
+    return layer.nodata if layer.samples else (layer.fill,) * len(layer.indexes)
 
 
 def _only_bands(layer: BandLayer, dataset: DatasetReader, stack: ExitStack) -> DatasetReader:
@@ -274,6 +352,13 @@ def _only_bands(layer: BandLayer, dataset: DatasetReader, stack: ExitStack) -> D
     whole = stack.enter_context(MemoryFile(ext=".vrt"))
     rasterio.shutil.copy(dataset, whole.name, driver="VRT")
     return stack.enter_context(rasterio.open(f"vrt://{whole.name}?bands={','.join(map(str, needed))}"))
+
+
+def _screen(layer: BandLayer, dataset: DatasetReader, stack: ExitStack) -> DatasetReader:
+    """Return a virtual copy that has the layer's bands, in their order, and alpha by all that it knows."""
+    zero = layer.zero_is_nodata or layer.black_border
+    reasons = Reasons(layer.nodata, layer.limits, zero, layer.alpha, layer.masked)
+    return add_screen(dataset, layer.indexes, reasons, stack)
 
 
 def _warp(layer: BandLayer, dataset: DatasetReader) -> WarpedVRT:
@@ -332,7 +417,7 @@ class MaskLayer:
     @property
     def name(self) -> str:
         """Return the file's name."""
-        return Path(without_query(self.path)).name
+        return file_name_of(self.path)
 
 
 def describe_mask(
@@ -347,7 +432,7 @@ def describe_mask(
         descriptions = {i: dataset.descriptions[i - 1] or "" for i in dataset.indexes}
         index = next((i for i, text in descriptions.items() if mask_decoder([text])), 1)
         tags = [f"{key} {value}" for key, value in dataset.tags().items()]
-        texts = [*descriptions.values(), Path(without_query(path)).stem, *tags]
+        texts = [*descriptions.values(), Path(file_name_of(path)).stem, *tags]
         return MaskLayer(
             path=path,
             files=tuple(dataset.files) or (path,),
@@ -363,12 +448,12 @@ def _lies_on_grid(dataset: DatasetReader, path: str, grid: GroundGrid, scene_sha
     if dataset.crs is None or grid.crs is None:
         if dataset.shape != scene_shape:
             raise SceneError(
-                f"The mask {path} has no coordinate system in common with the scene and not its size "
+                f"The mask {shown(path)} has no coordinate system in common with the scene and not its size "
                 f"either ({dataset.width} x {dataset.height} pixels): georeference it."
             )
         return grid.resampling is None
     if not _overlaps(dataset, grid):
-        raise SceneError(f"The mask {path} lies beside the scene: give the one that belongs to it.")
+        raise SceneError(f"The mask {shown(path)} lies beside the scene: give the one that belongs to it.")
     return grid.resampling is None and grid.is_grid_of(dataset)
 
 

@@ -43,6 +43,6 @@ def mask_decoder(texts: Iterable[str]) -> MaskDecoder | None:
     return next((decoder for decoder in decoders if decoder), None)
 
 
-def format_names() -> str:
-    """Return the names of all formats, for messages."""
-    return ", ".join(format.format_name for format in FORMATS)
+def looked_for() -> str:
+    """Return what is looked for to find a product of each format, for messages."""
+    return ", ".join(format.looked_for for format in FORMATS)

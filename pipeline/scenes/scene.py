@@ -5,11 +5,10 @@
 hands out readers, one for each thread.
 """
 
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,15 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from pipeline.addresses import local_archive, scrub, shown
 from pipeline.errors import SceneError, UsageError
 from pipeline.model.card import ModelCard
 from pipeline.notes import Note, info
 from pipeline.options import LEVELS, SceneOptions
 from pipeline.scenes.bands import Imagery, find_imagery
 from pipeline.scenes.encoding import find_encoding
-from pipeline.scenes.gdal import READ_ERRORS, gdal_settings, open_raster, without_query
-from pipeline.scenes.ground import GroundGrid, ground_grid
+from pipeline.scenes.gdal import READ_ERRORS, gdal_settings, open_raster
+from pipeline.scenes.ground import GroundGrid, LonLat, center_lonlat, ground_grid
 from pipeline.scenes.radiometry import PixelEncoding, pixel_transform
 from pipeline.scenes.rasters import (
     BandLayer,
@@ -43,6 +43,8 @@ from pipeline.scenes.rasters import (
     open_mask,
 )
 from pipeline.scenes.stored_values import StoredValues, checked_tags
+from pipeline.scenes.sun import find_sun
+from pipeline.scenes.validity import with_validity
 from pipeline.values import PixelTransform
 
 # A square of 3,000 km; a file that declares more is damaged, or would take days that nobody asked for.
@@ -67,6 +69,11 @@ class SceneReader:
         self._masks = masks
         self._bands, self._height, self._width = shape
         self._dtype = dtype
+        # The warper has dealt with zeros of the files in which they mark invalid pixels.
+        self._zero_is_nodata = all(
+            opened.layer.zero_is_nodata and not opened.layer.zero_is_resolved for opened in layers
+        )
+        self._black_border = all(opened.layer.black_border for opened in layers)
 
     def read(self, row: int, col: int, height: int, width: int) -> tuple[npt.NDArray, npt.NDArray[np.bool_]]:
         """Return pixels (B, h, w) in the scene's dtype and valid (h, w) of a window inside the scene.
@@ -82,8 +89,13 @@ class SceneReader:
             raise ValueError(
                 f"Window {row, col, height, width} leaves the scene of {self._height} x {self._width}."
             )
+        if self._black_border and width < self._width:  # it goes on from the edges of the scene
+            pixels, whole = self.read(row, 0, height, self._width)
+            return pixels[:, :, col : col + width], whole[:, col : col + width]
         window = Window(col, row, width, height)
         pixels, found = self._read_bands(window)
+        if self._black_border:
+            found.append(~_from_edges(np.logical_not(pixels.any(axis=0))))
         found += [mask.read(window) for mask in self._masks]
         valid = combine(found)
         return pixels, np.ones((height, width), dtype=bool) if valid is None else valid
@@ -99,10 +111,19 @@ class SceneReader:
                 pixels[list(opened.layer.channels)], valid = opened.read(window)
                 if valid is not None:
                     found.append(valid)
-        # The warper has dealt with zeros of the files that it resamples.
-        if all(opened.layer.zero_is_nodata and opened.layer.resampling is None for opened in self._layers):
+        if self._zero_is_nodata:
             found.append(np.asarray(pixels.any(axis=0)))
         return pixels, found
+
+
+def _from_edges(black: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return which black pixels (h, w) have only black ones between them and the left or the right edge.
+
+    Each row is judged by itself, so that it does not matter how a scene is cut into strips.
+    """
+    left = np.logical_and.accumulate(black, axis=1)
+    right = np.logical_and.accumulate(black[:, ::-1], axis=1)[:, ::-1]
+    return left | right
 
 
 @dataclass(frozen=True)
@@ -157,6 +178,9 @@ class Scene:
     acquired: datetime | None = None
     """When the scene was taken, with a time zone; None if its product does not say."""
 
+    place: LonLat | None = None
+    """Where its centre is; None in pixel space."""
+
     @property
     def files(self) -> tuple[Path, ...]:
         """Return the local files that pixels and masks are read from, zip archives as a whole.
@@ -166,7 +190,7 @@ class Scene:
         named = [file for layer in self.layers for file in layer.files]
         named += [file for mask in self.masks for file in mask.files]
         local = [
-            Path(re.sub(r"^/vsizip/\{?(.*\.zip)\b.*", r"\1", file, flags=re.IGNORECASE))
+            Path(local_archive(file) or file)
             for file in named
             if not file.lower().endswith((".aux.xml", ".ovr"))
         ]
@@ -176,11 +200,11 @@ class Scene:
         """Return plain values that change when the scene's files do.
 
         Names, sizes and times of its files; the folder may be renamed. Of a remote scene only the address,
-        without what follows `?`: a signature is renewed, and a secret.
+        without its secrets: a signature is renewed.
         """
         files = [(file.name, file.stat()) for file in self.files]
         if not files:
-            return {"path": without_query(self.path)}
+            return {"path": shown(self.path)}
         return {
             "files": [
                 {"name": name, "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for name, stat in files
@@ -220,7 +244,12 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         layers = _band_layers(imagery, grid)
         masks, mask_notes = _mask_layers(imagery, grid, scene_shape, options.mask)
         stored, tag_notes = _stored_values(imagery.name, layers, masks, grid, card.bands)
-        encoding, encoding_notes = find_encoding(card, imagery, stored, options.level, options.offset)
+        place = center_lonlat(grid.crs, grid.transform, grid.width, grid.height)
+        sun = find_sun(imagery, place, options.date)
+        encoding, encoding_notes = find_encoding(card, imagery, stored, options.level, options.offset, sun)
+        validity_notes: list[Note] = []
+        if not imagery.is_product:  # a product says which of its pixels hold no data
+            layers, validity_notes = with_validity(layers, stored, encoding)
     return Scene(
         name=imagery.name,
         path=str(path),
@@ -232,23 +261,37 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         dtype=stored.dtype,
         pixel_transform=pixel_transform(card, encoding),
         block_height=min(grid.height, max(layer.block_height for layer in layers)),
-        notes=(*imagery.notes, *tag_notes, *encoding_notes, *grid.notes, *mask_notes),
+        notes=(
+            *imagery.notes,
+            *tag_notes,
+            *encoding_notes,
+            *validity_notes,
+            *grid.notes,
+            *mask_notes,
+        ),
         encoding=encoding,
         resampling=grid.resampling.name if grid.resampling else None,
-        layers=_with_zero_as_nodata(layers, encoding),
+        layers=tuple(part for layer in layers for part in layer.warped_alone()),
         masks=masks,
         acquired=imagery.facts.acquired if imagery.facts else None,
+        place=place,
     )
 
 
 @contextmanager
 def _header_errors(path: str | Path) -> Iterator[None]:
-    """Raise SceneError for a damaged header, wherever GDAL or rasterio stumble over it."""
+    """Raise SceneError for a damaged header or a path that cannot be looked at, wherever that shows."""
     try:
         yield
     except (*READ_ERRORS, UnicodeError) as error:
+        reason = scrub(str(error), str(path))
         raise SceneError(
-            f"{path} has a header, or a name, that cannot be read ({error}): fetch it again, or rename it."
+            f"{shown(str(path))} has a header, or a name, that cannot be read ({reason}): fetch it again, or "
+            "rename it."
+        ) from error
+    except OSError as error:
+        raise SceneError(
+            f"{shown(str(path))} cannot be read ({error.strerror}): check its name and who may read it."
         ) from error
 
 
@@ -275,25 +318,14 @@ def _check_size(name: str, grid: GroundGrid) -> None:
 
 def _band_layers(imagery: Imagery, grid: GroundGrid) -> tuple[BandLayer, ...]:
     layers = tuple(
-        layer
+        describe_layer(path, indexes, channels, grid, imagery.nodata)
         for path, (indexes, channels) in group_by_file(imagery.bands).items()
-        for layer in describe_layer(path, indexes, channels, grid, imagery.nodata).warped_alone()
     )
     if grid.source.transform and len({layer.shape for layer in layers}) > 1:
         raise SceneError(
             f"{imagery.name} has bands of different sizes and no georeference to bring them together."
         )
     return layers
-
-
-def _with_zero_as_nodata(layers: tuple[BandLayer, ...], encoding: PixelEncoding) -> tuple[BandLayer, ...]:
-    """Return the layers with 0 in every band as no data, if no file says by itself which pixels are valid.
-
-    That is Sentinel-2's definition, and many archives forget to declare it. In a picture 0 is black.
-    """
-    if encoding.level == "rgb8" or any(layer.declares_validity for layer in layers):
-        return layers
-    return tuple(replace(layer, zero_is_nodata=True) for layer in layers)
 
 
 def _mask_layers(
@@ -326,7 +358,8 @@ def _stored_values(
     scales, offsets, notes = checked_tags(name, bands, *tagged)
 
     def draw_sample() -> npt.NDArray:
-        with _open_reader(layers, masks, (len(bands), *grid.shape), dtype) as reader:
+        own = tuple(layer.as_sampled() for layer in layers)
+        with _open_reader(own, masks, (len(bands), *grid.shape), dtype) as reader:
             return _sample(reader, grid)
 
     return StoredValues(dtype, scales, offsets, draw_sample), notes

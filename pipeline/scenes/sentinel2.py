@@ -2,8 +2,10 @@
 
 import re
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Self, TypeVar
@@ -13,7 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import SceneError
-from pipeline.scenes.band_names import BANDS, SCENE_CLASSIFICATION, names_scene_classification
+from pipeline.scenes.band_names import (
+    BANDS,
+    SCENE_CLASSIFICATION,
+    band_in_file_name,
+    names_scene_classification,
+)
 from pipeline.scenes.hints import level_in
 from pipeline.scenes.product import BandSource, MaskDecoder, MaskSource, Product, ProductFacts
 
@@ -33,8 +40,10 @@ SCL_INVALID = (0, 1, 3, 8, 9, 10)
 # A product's metadata have some 50 to 600 kB; an archive can hold gigabytes of nothing in a few.
 METADATA_BYTES = 16 * 2**20
 
-_METADATA_FILE = re.compile(r"MTD_MSIL(1C|2A)\.xml")
+# The second form is that of products made before December 2016.
+_METADATA_FILE = re.compile(r"(?:MTD_MSIL|S2[A-D]_(?:OPER|USER)_MTD_SAFL)(1C|2A)(?:_\w+)?\.xml")
 _METADATA_MEMBER = re.compile(rf"([^/]+/)?{_METADATA_FILE.pattern}")
+_GRANULE_METADATA = re.compile(r"MTD_TL\.xml|S2[A-D]_(?:OPER|USER)_MTD_L(?:1C|2A)_TL_\w+\.xml")
 _IMAGE_FILE = re.compile(r"_(B\d\d|B8A|TCI|SCL)(?:_(10|20|60)m)?\.jp2$", re.IGNORECASE)
 
 
@@ -59,13 +68,14 @@ class SafeProduct(Product):
     """A Sentinel-2 product, unpacked or zipped."""
 
     format_name = "Sentinel-2 SAFE"
+    looked_for = "MTD_MSIL1C.xml or MTD_MSIL2A.xml with a folder GRANULE (Sentinel-2 SAFE)"
 
     files: dict[tuple[str, int], str]
     """The image files by band and resolution in metres, as GDAL names them."""
 
     @classmethod
     def root_of(cls, path: Path) -> Path:
-        """Return the product's folder for MTD_MSIL1C.xml and MTD_MSIL2A.xml; any other path as it is."""
+        """Return the product's folder for its metadata, such as MTD_MSIL1C.xml; any other path as it is."""
         return path.parent if _METADATA_FILE.fullmatch(path.name) else path
 
     @classmethod
@@ -93,7 +103,7 @@ class SafeProduct(Product):
         parents = path.absolute().parents
         folders = [parents[0], *(folder for folder in parents if folder.suffix == SUFFIX)]
         for folder in folders:
-            for document in sorted(folder.glob("MTD_MSIL*.xml")):
+            for document in _documents(folder):
                 return parse_metadata(document.read_bytes(), str(document), _granule_metadata(folder))
         return None
 
@@ -132,9 +142,11 @@ class SafeProduct(Product):
         Metadata without a GRANULE folder beside it, as among loose band files, make no product.
         """
         folder = folder.resolve()  # "." and ".." have no name
-        found = sorted(folder.glob("MTD_MSIL*.xml")) or sorted(folder.glob(f"*{SUFFIX}/MTD_MSIL*.xml"))
+        inside = (document for inner in sorted(folder.glob(f"*{SUFFIX}")) for document in _documents(inner))
+        found = _documents(folder) or list(inside)
         documents = [document for document in found if (document.parent / "GRANULE").is_dir()]
         if not documents:
+            _check_not_incomplete(folder)
             return None
         root = _only([document.parent for document in documents], str(folder))
         facts = parse_metadata(documents[0].read_bytes(), str(documents[0]), _granule_metadata(root))
@@ -152,12 +164,20 @@ class SafeProduct(Product):
                     return None
                 document = _only(documents, str(archive))
                 root = document.rpartition("/")[0]
-                granules = [name for name in names if name.endswith("/MTD_TL.xml") and name.startswith(root)]
-                granule = _read_metadata(content, granules[0], archive) if granules else None
+                granules = [
+                    name
+                    for name in names
+                    if name.startswith(root) and _GRANULE_METADATA.fullmatch(name.rpartition("/")[2])
+                ]
+                granule = (
+                    (f"{archive}/{granules[0]}", _read_metadata(content, granules[0], archive))
+                    if granules
+                    else None
+                )
                 facts = parse_metadata(
                     _read_metadata(content, document, archive), f"{archive}/{document}", granule
                 )
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise SceneError(f"{archive} is a damaged zip archive ({error}): download it again.") from error
         images = [
             f"/vsizip/{{{archive.resolve().as_posix()}}}/{name}"
@@ -172,7 +192,8 @@ class SafeProduct(Product):
         granules = {image.partition("/GRANULE/")[2].partition("/")[0] for image in images}
         if len(granules) > 1:
             raise SceneError(
-                f"The product {name} has {len(granules)} granules ({', '.join(sorted(granules))}): give one."
+                f"The product {name} has {len(granules)} granules ({', '.join(sorted(granules))}): unpack it "
+                "if it is an archive and give the folder IMG_DATA of one of them."
             )
         files: dict[tuple[str, int], str] = {}
         for image in images:
@@ -181,38 +202,65 @@ class SafeProduct(Product):
                 files[band, int(match[2] or NATIVE_RESOLUTION.get(band, 10))] = image
         if not files:
             raise SceneError(
-                f"The product {name} has metadata but no band files: download the whole product."
+                f"The product {name} has metadata but no band files (looked for *_B02.jp2 and the like in "
+                "GRANULE/*/IMG_DATA): download the whole product."
             )
         return cls(name=name, facts=facts, nodata=NODATA, mask=_finest_classification(files), files=files)
 
 
-def parse_metadata(document: bytes, where: str, granule: bytes | None = None) -> ProductFacts:
+def parse_metadata(document: bytes, where: str, granule: tuple[str, bytes] | None = None) -> ProductFacts:
     """Read a product's MTD_MSIL1C.xml or MTD_MSIL2A.xml and, if it is at hand, its granule's MTD_TL.xml.
 
-    ESA's definition: reflectance = (DN + offset of the band) / quantification. Raises SceneError if the
-    documents are damaged or not Sentinel-2's.
+    `granule` is the name and the content of the latter. ESA's definition: reflectance = (DN + offset of the
+    band) / quantification. Raises SceneError, naming the document, if one is damaged or not Sentinel-2's.
     """
-    try:
+    with _readable(where):
         root = _parse_xml(document, where)
         texts = {element.tag.rpartition("}")[2]: (element.text or "").strip() for element in root.iter()}
         level = level_in([texts.get("PROCESSING_LEVEL", ""), root.tag])
         if level is None:
             raise SceneError(f"{where} does not say whether the product is Level-1C or Level-2A.")
-        kind, quantity = ("RADIO", "") if level == "l1c" else ("BOA", "BOA_")
         offsets = {
             BANDS[int(element.attrib["band_id"])]: float(element.text or "")
-            for element in root.iter(f"{kind}_ADD_OFFSET")
+            for element in root.iter("RADIO_ADD_OFFSET" if level == "l1c" else "BOA_ADD_OFFSET")
         }
-        return ProductFacts(
+        facts = ProductFacts(
             level=level,
-            scales=dict.fromkeys(BANDS, 1 / float(texts[f"{quantity}QUANTIFICATION_VALUE"])),
+            scales=dict.fromkeys(BANDS, 1 / _quantification(texts, level)),
             offsets=offsets or dict.fromkeys(BANDS, 0.0),  # before baseline 04.00 there are none
             baseline=texts.get("PROCESSING_BASELINE", ""),
-            sun_zenith=_sun_zenith(_parse_xml(granule, f"MTD_TL.xml of {where}")) if granule else None,
             acquired=_time(texts.get("PRODUCT_START_TIME") or texts.get("DATATAKE_SENSING_START", "")),
         )
+    if granule is None:
+        return facts
+    where, document = granule
+    with _readable(where):
+        return replace(facts, sun_zenith=_sun_zenith(_parse_xml(document, where)))
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Raise SceneError, naming the document `where`, if it is damaged or lacks what is looked for."""
+    try:
+        yield
     except (ElementTree.ParseError, LookupError, ValueError, ArithmeticError) as error:
-        raise SceneError(f"{where} is not readable Sentinel-2 product metadata ({error}).") from error
+        raise SceneError(
+            f"{where} is not readable Sentinel-2 product metadata ({error}): download the product again."
+        ) from error
+
+
+def _quantification(texts: Mapping[str, str], level: str) -> float:
+    """Return how many stored units make a reflectance of 1; raises LookupError, listing the names tried.
+
+    Level-2A products of 2017 and 2018 have it in a list of their own, L1C_L2A_Quantification_Values_List.
+    """
+    names = ["QUANTIFICATION_VALUE"]
+    if level == "l2a":
+        names = ["BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE"]
+    for name in names:
+        if name in texts:
+            return float(texts[name])
+    raise LookupError(f"it has no {' or '.join(names)}")
 
 
 def _parse_xml(document: bytes, where: str) -> ElementTree.Element:
@@ -238,8 +286,23 @@ def _time(text: str) -> datetime | None:
 
 
 def _is_product_folder(folder: Path) -> bool:
-    return folder.name.endswith(SUFFIX) or (
-        (folder / "GRANULE").is_dir() and any(folder.glob("MTD_MSIL*.xml"))
+    return folder.name.endswith(SUFFIX) or ((folder / "GRANULE").is_dir() and bool(_documents(folder)))
+
+
+def _documents(folder: Path) -> list[Path]:
+    """Return the metadata of the products that a folder is: one, if all is well."""
+    return sorted(path for path in folder.glob("*MTD_*.xml") if _METADATA_FILE.fullmatch(path.name))
+
+
+def _check_not_incomplete(folder: Path) -> None:
+    """Raise SceneError for a product's folder without metadata or images, unless it has loose band files."""
+    if folder.suffix != SUFFIX or any(band_in_file_name(path.stem) for path in folder.iterdir()):
+        return
+    found = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
+    raise SceneError(
+        f"The product {folder} is incomplete: looked for MTD_MSIL1C.xml or MTD_MSIL2A.xml (before "
+        f"December 2016 S2A_OPER_MTD_SAFL1C_*.xml) and the folder GRANULE, found {found}: download the whole "
+        "product."
     )
 
 
@@ -254,10 +317,10 @@ def _name_in_archive(archive: Path) -> str | None:
     return (document.rpartition("/")[0] or archive.stem).removesuffix(SUFFIX)
 
 
-def _granule_metadata(product: Path) -> bytes | None:
-    """Return the content of MTD_TL.xml, if the product's folder has one."""
-    document = next(iter(sorted(product.glob("GRANULE/*/MTD_TL.xml"))), None)
-    return document.read_bytes() if document else None
+def _granule_metadata(product: Path) -> tuple[str, bytes] | None:
+    """Return the path and the content of the granule's MTD_TL.xml, if the product's folder has one."""
+    found = sorted(p for p in product.glob("GRANULE/*/*MTD_*.xml") if _GRANULE_METADATA.fullmatch(p.name))
+    return (str(found[0]), found[0].read_bytes()) if found else None
 
 
 def _read_metadata(content: zipfile.ZipFile, name: str, archive: Path) -> bytes:

@@ -80,7 +80,11 @@ def split_folders(folder: Path) -> dict[Path, str]:
 def _tiles_by_class(folder: Path) -> list[str]:
     names: list[str] = []
     for class_folder in _subfolders(folder):
-        tiles = sorted(path.name for path in class_folder.iterdir() if _is_tile(path))
+        try:
+            tiles = sorted(path.name for path in class_folder.iterdir() if _is_tile(path))
+        except OSError as error:
+            log.warning("%s is left out, since it cannot be read: %s.", class_folder, error.strerror)
+            continue
         if not tiles:
             inside = any(_tile_folders(class_folder, WRAPPERS))
             hint = ": if the class folders are inside it, name it with `data`" if inside else ""
@@ -134,13 +138,28 @@ def _subfolders(folder: Path) -> list[Path]:
     """Return the subfolders, without hidden ones and those that macOS's archiver leaves."""
     return sorted(
         path
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and path.name != "__MACOSX"
+        for path in _entries(folder)
+        if _is_folder(path) and not path.name.startswith(".") and path.name != "__MACOSX"
     )
 
 
+def _entries(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing where it cannot be read, as `lost+found`."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def _holds_tiles(folder: Path) -> bool:
-    return any(map(_is_tile, folder.iterdir()))
+    return any(map(_is_tile, _entries(folder)))
 
 
 def _is_tile(path: Path) -> bool:

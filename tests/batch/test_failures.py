@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -107,3 +108,17 @@ def test_scenes_that_are_deleted_or_changed_meanwhile_fail_alone(runner, scenes,
     reasons = assert_only_failed(output, "a_changed.tif", "z_gone.tif")
     assert "changed" in reasons["a_changed.tif"]
     assert "no file" in reasons["z_gone.tif"]
+
+
+def test_paths_that_are_too_long_fail_alone(runner, scenes, tmp_path):
+    long, name = scenes / ("x" * 270) / "c.tif", scenes / f"{'n' * 247}.tif"
+    shutil.copy(scenes / "good_0.tif", name)
+    address = f"http://127.0.0.1:9/{'y' * 270}/{'z' * 270}.tif"
+    paths = [scenes / "good_1.tif", long, name, address]
+    (tmp_path / "list.txt").write_text("\n".join(map(str, paths)))
+    status, printed = runner.run(tmp_path / "list.txt", "-o", tmp_path / "maps")
+    assert status == 1
+    assert "bug of ours" not in printed
+    reasons = assert_only_failed(tmp_path / "maps", "c.tif", name.name, f"{'z' * 270}.tif")
+    assert "rename it" in reasons[name.name]
+    assert "File name too long" in reasons["c.tif"]

@@ -3,11 +3,12 @@
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batch.inputs import SceneInput, find_scenes, shown
+from pipeline.batch.inputs import SceneInput, find_scenes
 from pipeline.errors import UsageError
 
 
@@ -96,6 +97,44 @@ def test_scenes_that_would_write_the_same_files_get_a_folder_each(tmp_path, capl
     assert "a.jp2" in caplog.text
 
 
+def test_a_folder_that_cannot_be_entered_or_listed_is_left_out_alone(open_folder, caplog):
+    touch(open_folder, "a.tif", "listed/b.tif", "closed/c.tif", "z/d.tif")
+    (open_folder / "listed").chmod(0o444)
+    (open_folder / "closed").chmod(0)
+    assert list(below(open_folder)) == ["a.tif", "z/d.tif"]
+    for name in ("listed", "closed"):
+        assert f"{name} is left out, since it could not be searched: Permission denied" in caplog.text
+    assert [Path(path).name for path in found(open_folder / "*")] == ["a.tif"]
+
+
+def test_paths_that_cannot_be_looked_at_are_kept_to_fail_alone(open_folder, monkeypatch):
+    touch(open_folder, "a.tif", "listed/b.tif")
+    (open_folder / "listed").chmod(0o444)
+    long = open_folder / ("x" * 270) / "c.tif"
+    address = f"https://host.org/{'y' * 270}/{'z' * 270}.tif"
+    (open_folder / "list.txt").write_text(f"a.tif\nlisted/b.tif\n{long}\n{address}\n")
+    monkeypatch.chdir(open_folder)
+    scenes = find_scenes(["list.txt"], Path("/nowhere"))
+    assert [scene.path for scene in scenes] == [
+        *(str(open_folder / name) for name in ("a.tif", "listed/b.tif")),
+        str(long),
+        address,
+    ]
+    assert max(len(part) for part in (*scenes[3].folder.parts, scenes[3].name)) <= 120
+
+
+def test_own_outputs_under_any_name_are_no_scenes(tmp_path, write_raster):
+    touch(tmp_path, "a.tif", "all.tif", "all.vrt", "all_confidence.vrt", "all_mosaic.json", "allotment.tif")
+    write_raster(np.ones((1, 9, 9), np.uint8), "renamed.tif", tags={"model_digest": "abc"})
+    assert list(below(tmp_path)) == ["a.tif", "allotment.tif"]
+    assert list(below(tmp_path, tmp_path / "*.tif")) == ["a.tif", "allotment.tif"]
+
+
+def test_hosts_and_ports_are_told_apart():
+    places = found("http://host:8765/a/b.tif", "http://host:80/a/b.tif", "http://al:pw@host/a/b.tif")
+    assert list(places.values()) == ["host_8765/a/b", "host_80/a/b", "host/a/b"]
+
+
 def test_a_pattern(tmp_path):
     touch(tmp_path, "x/a.tif", "x/a.txt", "y/deep/b.tif", "y/b_landcover.tif")
     assert below(tmp_path, tmp_path / "**/*.tif") == {"x/a.tif": "x/a", "y/deep/b.tif": "y/deep/b"}
@@ -126,11 +165,6 @@ def test_a_list_of_paths_and_addresses(tmp_path, monkeypatch):
         "s3://bucket/x/b.tif": "bucket/x/b",
         "/vsicurl/https://host.org/e.tif": "host.org/e",
     }
-
-
-def test_a_signature_is_not_shown():
-    assert shown("https://host.org/b.tif?sig=SECRET") == "https://host.org/b.tif"
-    assert shown("odd?name.tif") == "odd?name.tif"
 
 
 def test_circular_links_end(tmp_path):

@@ -1,4 +1,4 @@
-"""The map is the mean of the tiles, however the scene is cut into blocks."""
+"""The map is the geometric mean of the tiles, however the scene is cut into blocks."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 
 from pipeline.maps.landcover_map import MapBuilder
+from pipeline.maps.rules import ArithmeticMean
 from pipeline.model.card import LandCoverClass
 from pipeline.tiles import TileBlock, TileGrid
 
@@ -54,7 +55,7 @@ def build(grid, blocks, **options):
 
 @given(predictions(), st.lists(st.integers(1, 5), min_size=1, max_size=3), st.integers(0, 100))
 @settings(deadline=None)
-def test_a_cell_is_the_mean_of_the_tiles_that_cover_it(prediction, heights, min_confidence):
+def test_a_cell_is_the_geometric_mean_of_the_tiles_that_cover_it(prediction, heights, min_confidence):
     grid, probabilities, present, valid = prediction
     blocks = blocks_of(*prediction, heights)
     result = build(grid, blocks, min_confidence=min_confidence, keep_probabilities=True)
@@ -67,7 +68,8 @@ def test_a_cell_is_the_mean_of_the_tiles_that_cover_it(prediction, heights, min_
             assert cell == (0, 255)
             assert np.isnan(result.probabilities[:, row, col]).all()
             continue
-        mean = here.mean(axis=0)
+        mean = np.exp(np.log(np.maximum(here, 1e-6)).mean(axis=0))
+        mean = mean / mean.sum()
         np.testing.assert_allclose(result.probabilities[:, row, col], mean, rtol=1e-6)
         assert cell[1] == pytest.approx(100 * mean.max(), abs=0.5 + 1e-9)
         assert cell[0] == (CLASSES[mean.argmax()].id if cell[1] >= min_confidence else 0)
@@ -107,19 +109,40 @@ def test_an_unsure_cell_has_no_class_but_keeps_its_confidence():
     assert result.confidence.tolist() == [[59, 60]]
 
 
-def test_another_rule_decides_by_the_means_of_the_cells():
+def test_where_tiles_do_not_overlap_a_cell_is_its_tile_exactly():
+    """Even probabilities below the geometric mean's floor, and those halfway between two percent."""
+    grid = TileGrid(192, 64)
+    probabilities = np.float32([[[0.125, 0.875, 0], [0.7450001, 0.255, 1e-9], [1 / 3, 1 / 3, 1 / 3]]])
+    everything = np.ones((1, 3), bool)
+    result = build(grid, blocks_of(grid, probabilities, everything, everything, [1]), keep_probabilities=True)
+    np.testing.assert_array_equal(result.probabilities, np.moveaxis(probabilities, -1, 0))
+    assert result.confidence.tolist() == [[88, 75, 33]]
+
+
+def test_a_sure_tile_among_doubting_ones_does_not_decide_a_cell():
+    """Arithmetically the second class would win by one tile's certainty."""
+    grid = TileGrid(96, 64, stride=32)
+    probabilities = np.float32([[[0.6, 0.4, 0], [0, 0.05, 0.95]]])
+    everything = np.ones((1, 2), bool), np.ones((2, 3), bool)
+    blocks = [*blocks_of(grid, probabilities, *everything, [1])]
+    assert build(grid, blocks, rule=ArithmeticMean()).class_id[0].tolist() == [1, 7, 7]
+    assert build(grid, blocks).class_id[0].tolist() == [1, 2, 7]
+
+
+def test_another_rule_makes_other_probabilities():
     """A rule that never trusts the model's first class."""
 
-    def never_forest(mean):
-        others = mean[..., 1:]
-        return 1 + others.argmax(axis=-1), np.rint(100 * others.max(axis=-1)).astype(np.uint8)
+    class NeverForest(ArithmeticMean):
+        def of_cells(self, mean):
+            others = mean * [0, 1, 1]
+            return others / np.maximum(others.sum(axis=-1, keepdims=True), 1e-9)
 
-    grid = TileGrid(128, 64)
-    probabilities = np.float32([[[0.59, 0.41, 0], [0.4, 0.25, 0.35]]])
-    everything = np.ones((1, 2), bool)
-    result = build(grid, blocks_of(grid, probabilities, everything, everything, [1]), decide=never_forest)
-    assert result.class_id.tolist() == [[2, 7]]
-    assert result.confidence.tolist() == [[41, 35]]
+    grid = TileGrid(64, 64, stride=32)
+    everything = np.ones((1, 1), bool), np.ones((2, 2), bool)
+    blocks = blocks_of(grid, np.float32([[[0.5, 0.4, 0.1]]]), *everything, [1])
+    result = build(grid, blocks, rule=NeverForest())
+    assert (result.class_id == 2).all()
+    assert (result.confidence == 80).all()
 
 
 def first_block(grid):

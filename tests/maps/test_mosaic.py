@@ -80,7 +80,7 @@ def test_the_mosaic_of_two_halves_is_the_map_of_the_whole(classified, tmp_path, 
         assert [joined.colormap(1)[i] for i in range(11)] == [expected.colormap(1)[i] for i in range(11)]
     for mine, its in [("areas", "whole_areas.csv"), ("style", "whole_landcover.qml")]:
         assert result.files[mine].read_text() == (whole / its).read_text()
-    assert sum(area.hectares for area in result.areas) == pytest.approx(WIDTH * HEIGHT / 100)
+    assert sum(area.hectares for area in result.areas) == pytest.approx(WIDTH * HEIGHT / 100, rel=1e-3)
 
 
 def test_polygons_cross_the_seam_as_one(classified, tmp_path):
@@ -151,7 +151,7 @@ def test_maps_that_touch_with_padding_join_without_a_seam(tmp_path):
 
     polygons = geopandas.read_file(result.files["polygons"])
     assert polygons.class_id.tolist() == [1, 3]
-    assert polygons.area_ha.tolist() == [pytest.approx(7 * 40.96), pytest.approx(40.96)]
+    assert polygons.area_ha.tolist() == pytest.approx([7 * 40.96, 40.96], rel=1e-3)
 
 
 @settings(max_examples=6)  # each writes files
@@ -232,7 +232,9 @@ def test_a_vrt_shows_the_surest_map_on_top_and_everything_beside_it_agrees(two_m
 
     assert read(result.files["landcover"]).tolist() == [[2, 1, 2]]
     assert read(result.files["confidence"]).tolist() == [[80, 20, 80]]
-    assert {a.class_id: a.hectares for a in result.areas if a.hectares} == pytest.approx({1: 40.96, 2: 81.92})
+    # `b` was moved by a quarter of a cell, its scene was not.
+    hectares = {area.class_id: area.hectares for area in result.areas if area.hectares}
+    assert hectares == pytest.approx({1: 40.96, 2: 2.25 * 40.96}, rel=1e-3)
     assert geopandas.read_file(result.files["polygons"]).class_id.tolist() == [2, 1, 2]
     with rasterio.open(result.files["landcover"]) as raster:
         assert raster.colormap(1)[3] == (0x4F, 0xC3, 0xF7, 255)

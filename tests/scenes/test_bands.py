@@ -1,10 +1,14 @@
 """Bands: each one that the model needs is found in files and folders of every kind, or named as missing."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
+from scipy.io import netcdf_file
 
 from pipeline.errors import SceneError, UsageError
 from pipeline.options import SceneOptions
@@ -63,7 +67,7 @@ def test_three_unnamed_8_bit_bands_are_red_green_blue(write_raster):
 
 @pytest.mark.parametrize("count", [3, 8, 12, 13])
 def test_unnamed_16_bit_bands_are_never_guessed(write_raster, count):
-    with pytest.raises(SceneError, match=r"none of which is named.*`bands` red=1,green=2,blue=3"):
+    with pytest.raises(SceneError, match=r"none of which is named.*`bands` red=N,green=N,blue=N"):
         open_scene(write_raster(reflectances(bands=count)), RGB_CARD)
 
 
@@ -216,3 +220,169 @@ def test_a_colour_table_is_refused(write_raster):
 def test_a_single_band_is_too_few(write_raster):
     with pytest.raises(SceneError, match="has a single band and the model needs B04, B03, B02"):
         open_scene(write_raster(reflectances(bands=1)), RGB_CARD)
+
+
+def write_netcdf(path, names=("B02", "B03", "B04"), shape=(70, 80)):
+    """Write a variable for each band, as openEO does, that is 300, 600 ... everywhere."""
+    with netcdf_file(path, "w") as file:
+        for name, values in (
+            ("y", 5_300_035 - 10.0 * np.arange(shape[0])),
+            ("x", 399_965 + 10.0 * np.arange(shape[1])),
+        ):
+            file.createDimension(name, len(values))
+            axis = file.createVariable(name, "d", (name,))
+            axis[:] = values
+            axis.units, axis.standard_name = b"m", f"projection_{name}_coordinate".encode()
+        crs = file.createVariable("crs", "i", ())
+        crs.crs_wkt = crs.spatial_ref = CRS.from_epsg(32633).to_wkt().encode()
+        for i, name in enumerate(names, start=1):
+            band = file.createVariable(name, "h", ("y", "x"))
+            band[:] = np.full(shape, 300 * i, np.int16)
+            band.grid_mapping = b"crs"
+    return path
+
+
+def test_bands_that_are_a_netcdf_variable_each(tmp_path):
+    scene = open_scene(write_netcdf(tmp_path / "x_L2A.nc"), RGB_CARD)
+    assert (scene.name, scene.encoding.level, scene.crs.to_epsg()) == ("x_L2A", "l2a", 32633)
+    assert read_all(scene)[0][:, 5, 5].tolist() == [900, 600, 300]
+    assert [file.name for file in scene.files] == ["x_L2A.nc"]
+
+
+def test_netcdf_variables_that_are_no_bands_are_put_into_one_file(tmp_path):
+    path = write_netcdf(tmp_path / "x_L2A.nc", ("first", "second", "third"))
+    with pytest.raises(SceneError, match=r"one band each \(first, second, third\).*gdalbuildvrt -separate"):
+        open_scene(path, RGB_CARD)
+    with rasterio.open(path) as container:
+        inner = container.subdatasets
+    with pytest.raises(SceneError, match=r"single band .* gdalbuildvrt -separate"):
+        open_scene(inner[0], RGB_CARD)
+    sources = "".join(
+        f'<VRTRasterBand dataType="Int16" band="{i}"><SimpleSource><SourceFilename>{name}</SourceFilename>'
+        "</SimpleSource></VRTRasterBand>"
+        for i, name in enumerate(inner, start=1)
+    )  # as gdalbuildvrt -separate writes it
+    (tmp_path / "stack_L2A.vrt").write_text(
+        f'<VRTDataset rasterXSize="80" rasterYSize="70"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>399960, 10, 0, 5300040, 0, -10</GeoTransform>{sources}</VRTDataset>"
+    )
+    scene = open_scene(tmp_path / "stack_L2A.vrt", RGB_CARD, STATED)
+    assert read_all(scene)[0][:, 5, 5].tolist() == [900, 600, 300]
+
+
+def test_an_address_that_lost_a_slash_is_told_whole():
+    with pytest.raises(SceneError, match=r"lost a slash of an address: write http://host/a\.tif"):
+        open_scene(Path("http://host/a.tif"), RGB_CARD)
+
+
+RUNNING = ("B1", "B2", "B3", "B4")
+STATED = SceneOptions(bands=(("red", 3), ("green", 2), ("blue", 1)))
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "name"),
+    [
+        (RUNNING, "planet.tif"),
+        (("B01", "B02", "B03", "B04"), "own.tif"),
+        (("Band B1", "Band B2", "Band B3", "Band B4", "Band B5", "Band B7"), "tm.tif"),
+        (tuple(f"B{i}" for i in range(1, 12)), "eleven.tif"),
+    ],
+)
+def test_a_running_number_is_no_band_until_it_is_stated(write_raster, descriptions, name):
+    pixels = reflectances(bands=len(descriptions))
+    path = write_raster(pixels, name, descriptions=descriptions)
+    with pytest.raises(SceneError, match=r"only counts its bands \(B01, .*`bands` red=N,green=N,blue=N"):
+        open_scene(path, RGB_CARD)
+    scene = open_scene(path, RGB_CARD, STATED)
+    assert (read_all(scene)[0] == pixels[[2, 1, 0]]).all()
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "name", "tags"),
+    [
+        (RUNNING, "S2A_MSIL1C_20230105.tif", {}),
+        (RUNNING, "T33UVP_20230105.tif", {}),
+        (RUNNING, "sentinel-2/cut.tif", {}),
+        (RUNNING, "cut.tif", {"PROCESSING_BASELINE": "04.00"}),
+        (RUNNING, "cut.tif", {"PLATFORM": "Sentinel-2B"}),
+        (("B1", "B2 (blue)", "B3 (green)", "B4 (red)"), "cut.tif", {}),
+        (("B1, 443 nm", "B2, 492.4 nm", "B3, 560 nm", "B4, 665 nm"), "cut.tif", {}),
+        (tuple(f"B{i:02d}" for i in range(1, 13)), "cut.tif", {}),
+        (tuple(f"B{i}" for i in range(1, 14)), "cut.tif", {}),
+        (("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A"), "cut.tif", {}),
+    ],
+)
+def test_numbers_are_bands_where_something_says_sentinel_2(write_raster, descriptions, name, tags):
+    path = write_raster(reflectances(bands=len(descriptions)), name, descriptions=descriptions, tags=tags)
+    assert open_scene(path, RGB_CARD).layers[0].indexes == (4, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "indexes"),
+    [
+        (("B04", "B03", "B02"), (1, 2, 3)),
+        (("B8", "B4", "B3", "B2"), (2, 3, 4)),
+        (("B2", "B3", "B4"), (3, 2, 1)),
+    ],
+)
+def test_numbers_that_are_no_positions_are_bands(write_raster, descriptions, indexes):
+    pixels = reflectances(bands=len(descriptions))
+    assert open_scene(write_raster(pixels, descriptions=descriptions), RGB_CARD).layers[0].indexes == indexes
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "name", "tags", "sensor"),
+    [
+        (RUNNING, "20220117_104343_3B_AnalyticMS_SR.tif", {}, "PlanetScope"),
+        (("B2", "B3", "B4", "B5"), "LC08_L2SP_193026_20200801.tif", {}, "Landsat 8 or 9 .*4, 3 and 2"),
+        (RUNNING, "LE07_L1TP_193026.tif", {}, "Landsat 7 .*3, 2 and 1"),
+        (RUNNING, "x.tif", {"SPACECRAFT_ID": "LANDSAT_5"}, "Landsat 4 or 5"),
+        (("SR_B1", "SR_B2", "SR_B3", "SR_B4"), "export.tif", {}, "Landsat scene"),
+        (("B02", "B03", "B04", "B05"), "S2/HLS.L30.T33UVP.2020214T100021.v2.0.tif", {}, "Landsat 8 or 9"),
+    ],
+)
+def test_another_sensors_numbers_are_no_bands(write_raster, descriptions, name, tags, sensor):
+    path = write_raster(reflectances(bands=4), name, descriptions=descriptions, tags=tags)
+    with pytest.raises(SceneError, match=rf"looks like a {sensor}.*`bands` red=N,green=N,blue=N"):
+        open_scene(path, RGB_CARD)
+    scene = open_scene(path, RGB_CARD, STATED)
+    assert scene.layers[0].indexes == (3, 2, 1)
+    assert "trained on Sentinel-2" in note_texts(scene, "warning")
+
+
+def test_hls_of_sentinel_2_is_sentinel_2(write_raster):
+    path = write_raster(reflectances(bands=4), "HLS.S30.T33UVP.2020214.v2.0.tif", descriptions=RUNNING)
+    assert open_scene(path, RGB_CARD).layers[0].indexes == (4, 3, 2)
+
+
+def test_colours_count_more_than_numbers(write_raster):
+    names = ("B1 (blue)", "B2 (green)", "B3 (red)", "B4 (nir)")
+    scene = open_scene(write_raster(reflectances(bands=4), descriptions=names), RGB_CARD)
+    assert scene.layers[0].indexes == (3, 2, 1)
+
+
+def test_files_of_another_sensor_are_renamed_by_colour(write_raster, tmp_path):
+    for number in range(1, 5):
+        write_raster(reflectances(dark=100 * number)[:1], f"s/LE07_L1TP_193026_B{number}.tif")
+    with pytest.raises(SceneError, match=r"Landsat 7 numbers red, green and blue 3, 2 and 1.*s_red\.tif"):
+        open_scene(tmp_path / "s", RGB_CARD)
+    for number, color in ((3, "red"), (2, "green"), (1, "blue")):
+        (tmp_path / f"s/LE07_L1TP_193026_B{number}.tif").rename(tmp_path / f"s/s_{color}.tif")
+    assert (read_all(open_scene(tmp_path / "s", RGB_CARD))[0][0] == reflectances(dark=300)[0]).all()
+
+
+def test_files_that_are_only_counted_are_renamed_by_colour(write_raster, tmp_path):
+    for number in range(1, 5):
+        write_raster(reflectances(dark=100 * number)[:1], f"s/x_B{number}.tif")
+    with pytest.raises(SceneError, match=r"numbered B1 to B4 .*_red, _green and _blue"):
+        open_scene(tmp_path / "s", RGB_CARD)
+    for number, color in ((3, "red"), (2, "green"), (1, "blue")):
+        (tmp_path / f"s/x_B{number}.tif").rename(tmp_path / f"s/s_{color}.tif")
+    assert (read_all(open_scene(tmp_path / "s", RGB_CARD))[0][0] == reflectances(dark=300)[0]).all()
+
+
+def test_an_empty_folder_says_what_was_looked_for(tmp_path):
+    with pytest.raises(
+        SceneError, match=r"looked for files such as NAME_B04\.tif and for MTD_MSIL1C\.xml or"
+    ):
+        open_scene(tmp_path, RGB_CARD)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.scenes.gdal import REMOTE
+from pipeline.scenes.gdal import gdal_settings
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ from pipeline.scenes.gdal import REMOTE
     ],
 )
 def test_only_remote_images_are_opened_without_the_files_beside_them(path, remote):
-    assert bool(REMOTE.match(path)) == remote
+    assert ("GDAL_DISABLE_READDIR_ON_OPEN" in gdal_settings(path).options) == remote

@@ -50,6 +50,10 @@ def test_a_projected_10_m_scene_is_used_as_it_is(write_raster, crs, transform):
         ("EPSG:4326", from_origin(13.0, 48.0, 0.00013, 0.00009), "cubic"),
         ("EPSG:3857", from_origin(1_447_000, 6_100_000, 10, 10), "average"),  # 6.7 m on the ground at 48 N
         ("EPSG:3857", from_origin(1_447_000, 6_100_000, 17, 17), "cubic"),
+        ("EPSG:3857", from_origin(1_500_000, 8_404_857.9, 20, 20), "cubic"),  # 10 m on the ground at 60 N
+        ("EPSG:3395", from_origin(1_500_000, 8_362_700, 20, 20), "cubic"),  # the same on the ellipsoid
+        ("EPSG:3413", from_origin(-200_000, -4_300_000, 11, 11), "cubic"),  # 50 N, true to scale at 70 N
+        ("EPSG:3031", from_origin(-2_400_000, 1_400_000, 9.8, 9.8), "cubic"),  # at 65 S, true at 71 S
         ("EPSG:32633", from_origin(399_960, 5_300_040, 3, 3), "average"),
         ("EPSG:32633", from_origin(399_960, 5_300_040, 20, 20), "cubic"),
         ("EPSG:2263", from_origin(980_000, 200_000, 10, 10), "average"),  # feet, not metres
@@ -133,6 +137,7 @@ def test_ground_control_points_that_fit_no_grid(write_raster):
     ("crs", "transform"),
     [
         ("EPSG:4326", from_origin(179.995, -16.0, 0.0001, 0.0001)),
+        ("EPSG:4326", from_origin(-180.005, -16.0, 0.0001, 0.0001)),
         ("EPSG:3832", from_origin(3_339_000 - 300, 500_000, 10.6, 10.6)),  # PDC Mercator, centred on 150 E
         ("EPSG:32660", from_origin(834_000, 8_200_000, 12, 12)),
     ],
@@ -141,6 +146,16 @@ def test_the_dateline_does_not_go_around_the_world(write_raster, crs, transform)
     scene = open_placed(write_raster, transform, crs)
     assert max(scene.width, scene.height) < 150
     assert read_all(scene)[1].mean() > 0.8
+
+
+@pytest.mark.parametrize("west", [179.97, -180.03])
+def test_both_sides_of_the_dateline_are_read(write_raster, west):
+    """Whichever way a file counts its degrees, it is the same place."""
+    scene = open_placed(write_raster, from_origin(west, -16.0, 0.0005, 0.0005), "EPSG:4326", size=(40, 120))
+    pixels, valid = read_all(scene)
+    assert scene.crs.to_epsg() in (32701, 32760)
+    assert valid.mean() > 0.94  # turned a little, it does not fill the upright grid
+    assert pixels[:, valid].mean() == pytest.approx(reflectances(40, 120).mean(), rel=0.02)
 
 
 def test_scenes_that_are_too_coarse_are_refused(write_raster):

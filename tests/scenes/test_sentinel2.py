@@ -112,6 +112,72 @@ def test_the_acquisition_time_is_in_utc_and_may_be_missing(tag, time, acquired):
     assert parse_metadata(text.encode(), "MTD_MSIL2A.xml").acquired == acquired
 
 
+EARLY_L2A = """<?xml version="1.0" encoding="UTF-8"?>
+<n1:Level-2A_User_Product xmlns:n1="https://psd-12.sentinel2.eo.esa.int/PSD/User_Product_Level-2A.xsd">
+  <n1:General_Info>
+    <L2A_Product_Info>
+      <PRODUCT_START_TIME>2017-06-13T10:10:31.026Z</PRODUCT_START_TIME>
+      <PROCESSING_LEVEL>Level-2Ap</PROCESSING_LEVEL>
+      <PROCESSING_BASELINE>02.05</PROCESSING_BASELINE>
+    </L2A_Product_Info>
+    <L2A_Product_Image_Characteristics>
+      <L1C_L2A_Quantification_Values_List>
+        <L1C_TOA_QUANTIFICATION_VALUE unit="none">1000</L1C_TOA_QUANTIFICATION_VALUE>
+        <L2A_BOA_QUANTIFICATION_VALUE unit="none">10000</L2A_BOA_QUANTIFICATION_VALUE>
+        <L2A_AOT_QUANTIFICATION_VALUE unit="none">1000.0</L2A_AOT_QUANTIFICATION_VALUE>
+      </L1C_L2A_Quantification_Values_List>
+    </L2A_Product_Image_Characteristics>
+  </n1:General_Info>
+</n1:Level-2A_User_Product>"""
+
+
+def test_metadata_of_early_l2a_products():
+    facts = parse_metadata(EARLY_L2A.encode(), "MTD_MSIL2A.xml")
+    assert (facts.level, facts.baseline) == ("l2a", "02.05")
+    assert set(facts.scales.values()) == {1e-4}
+    assert set(facts.offsets.values()) == {0.0}
+
+
+@pytest.mark.parametrize("wrap", [lambda p: p, zipped, lambda p: next(p.glob("*.xml"))])
+def test_products_in_the_format_before_december_2016(l1c_product, wrap):
+    (granule,) = (l1c_product / "GRANULE").iterdir()
+    sun = "<x><Mean_Sun_Angle><ZENITH_ANGLE unit='deg'>74.5</ZENITH_ANGLE></Mean_Sun_Angle></x>"
+    (granule / "S2A_OPER_MTD_L1C_TL_SGS__20160105T120000_A000001_T33UVP.xml").write_text(sun)
+    name = "S2A_OPER_MTD_SAFL1C_PDMC_20160105T120000_R022_V20160105T101411.xml"
+    (l1c_product / "MTD_MSIL1C.xml").unlink()
+    (l1c_product / name).write_text(metadata_xml("l1c", "02.01", offset=None))
+    scene = open_scene(wrap(l1c_product), RGB_CARD)
+    assert (scene.name, scene.encoding.offset) == (l1c_product.stem, (0, 0, 0))
+    assert scene.encoding.sun_zenith == 74.5
+
+
+@pytest.mark.parametrize("wrap", [lambda p: p, zipped])
+def test_damaged_metadata_of_a_granule_is_what_the_error_names(l1c_product, wrap):
+    (granule,) = (l1c_product / "GRANULE").iterdir()
+    (granule / "MTD_TL.xml").write_text("<x><Mean_Sun_Angle><ZEN")
+    with pytest.raises(
+        SceneError, match=r"MTD_TL\.xml is not readable .*download the product again"
+    ) as error:
+        open_scene(wrap(l1c_product), RGB_CARD)
+    assert "MTD_MSIL1C" not in str(error.value)
+
+
+@pytest.mark.parametrize("missing", ["MTD_MSIL1C.xml", "GRANULE"])
+def test_an_incomplete_product_says_what_was_looked_for(l1c_product, missing):
+    path = l1c_product / missing
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    with pytest.raises(SceneError, match=r"is incomplete: looked for MTD_MSIL1C\.xml .* download the whole"):
+        open_scene(l1c_product, RGB_CARD)
+
+
+def test_one_granule_of_several_is_given_by_its_images(l1c_product):
+    (granule,) = (l1c_product / "GRANULE").iterdir()
+    shutil.copytree(granule, granule.with_name("L1C_T33UVQ_A1_20230105T101411"))
+    with pytest.raises(SceneError, match=r"has 2 granules .* give the folder IMG_DATA of one"):
+        open_scene(l1c_product, RGB_CARD)
+    assert open_scene(granule / "IMG_DATA", RGB_CARD).encoding.offset == (-1003, -1002, -1001)
+
+
 def test_a_quantification_of_0_is_refused():
     text = metadata_xml("l2a").replace(">10000<", ">0<")
     with pytest.raises(SceneError, match="not readable Sentinel-2 product metadata"):
@@ -122,7 +188,7 @@ def test_zips_that_are_no_product(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(SceneError, match="holds no product of a known format"):
+    with pytest.raises(SceneError, match=r"holds no product: looked for MTD_MSIL1C\.xml"):
         open_scene(path, RGB_CARD)
     path.write_bytes(path.read_bytes()[:20])
     with pytest.raises(SceneError, match="damaged zip"):

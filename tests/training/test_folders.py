@@ -30,6 +30,13 @@ def test_tiles_are_found_by_class_in_order(folder):
     assert class_counts(names) == dict.fromkeys(COLORS, 10)
 
 
+def test_a_folder_that_cannot_be_read_beside_the_class_folders_is_left_out(open_folder, caplog):
+    make_tiles(open_folder / "tiles", 2)
+    (open_folder / "tiles" / "lost+found").mkdir(mode=0)
+    assert class_counts(find_tiles(open_folder)) == dict.fromkeys(COLORS, 2)
+    assert "lost+found is left out, since it cannot be read: Permission denied" in caplog.text
+
+
 def test_folders_around_the_class_folders_are_ignored(tmp_path):
     inner = make_tiles(tmp_path / "data/ds/images/remote_sensing/otherDatasets/sentinel_2/tif", 1)
     (tmp_path / "data" / "archive.zip").write_bytes(b"")
