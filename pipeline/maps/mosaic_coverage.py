@@ -1,17 +1,13 @@
 """How much ground each cell of a mosaic stands for: plain geometry, no files.
 
 Scenes end within cells, and maps that start between the cells of the others are moved onto these
-(`mosaic_grid`), the ground of their scenes is not. Counted is the ground that any scene shows, once, and
-where it lies: two scenes that touch have the area of both, however their maps were moved.
+(`mosaic_grid`). A cell keeps the ground that it shows in its own map, wherever it is moved, so that a class
+has the hectares that it has in the maps. Ground that several scenes show is counted once.
 """
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.maps.finished import MapFile
-from pipeline.maps.mosaic_grid import Place, Placed
+from pipeline.maps.mosaic_grid import Placed
 
 _DIGITS = 6
 """Edges of scenes are rounded to so many digits of a cell: less than a millimetre."""
@@ -20,92 +16,51 @@ _DIGITS = 6
 def covered_ground(placed: Placed, shape: tuple[int, int]) -> np.ndarray:
     """Return how much ground belongs to each cell of a mosaic of a shape, in cells: (rows, cols) float32.
 
-    Within a scene it is 1. A rim of a scene may lie up to half a cell beyond the cells of its map; its ground
-    is added to the cell beside it, which so has more than 1, unless another map has a cell there.
+    Within a scene it is 1. It is the sum over the maps that have a cell there, each without the ground that a
+    map before it shows: where maps that touch were moved onto each other, a cell may have more than 1.
     """
-    scenes = [_Scene.of(*one) for one in placed]
-    # One cell more on each side, for rims beyond the mosaic.
-    share = _union([scene.ground for scene in scenes], shape)
-    has_cell = np.zeros(share.shape, bool)
-    for scene in scenes:
-        rows, cols = scene.cells
-        has_cell[rows[0] : rows[1], cols[0] : cols[1]] = True
-    for scene in scenes:
-        (top, bottom), cols = scene.reach[0], scene.cells[1]
-        _draw_in(share[top:bottom].T, has_cell[top:bottom].T, scene.reach[1], cols)
-        window = np.s_[:, cols[0] : cols[1]]
-        _draw_in(share[window], has_cell[window], scene.reach[0], scene.cells[0])
-    return share[1:-1, 1:-1]
-
-
-Span = tuple[int, int]
-"""The first row or column, and the one after the last."""
-
-Rectangle = tuple[tuple[float, float], tuple[float, float]]
-"""Where something begins and ends, in rows and in columns."""
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """Where the ground of a scene and the cells of its map lie in a mosaic with a margin of one cell."""
-
-    ground: Rectangle
-    """Its ground."""
-
-    cells: tuple[Span, Span]
-    """The rows and the columns of its map."""
-
-    @classmethod
-    def of(cls, map_file: MapFile, place: Place) -> "_Scene":
-        """Return those of a map in its place."""
-        row, col = place.row + 1, place.col + 1
-        right, down = place.moved
-        width, height = map_file.footprint
-        rows, cols = map_file.shape
-        return cls(
-            ground=(_span(row - down, height), _span(col - right, width)),
-            cells=((row, row + rows), (col, col + cols)),
+    share = np.zeros(shape, np.float32)
+    starts = [(place.row - place.moved[1], place.col - place.moved[0]) for _, place in placed]
+    sizes = [map_file.footprint[::-1] for map_file, _ in placed]
+    # Of each scene: the row and the column at which its ground begins, and those at which it ends.
+    begins = np.round(np.array(starts), _DIGITS)
+    ends = np.round(np.array(starts) + sizes, _DIGITS)
+    for i, (map_file, place) in enumerate(placed):
+        overlapping = ((begins[:i] < ends[i]) & (ends[:i] > begins[i])).all(axis=1)
+        own = _ground_of(
+            ends[i] - begins[i],
+            begins[:i][overlapping] - begins[i],
+            ends[:i][overlapping] - begins[i],
+            map_file.shape,
         )
-
-    @property
-    def reach(self) -> tuple[Span, Span]:
-        """Return the rows and the columns that its ground touches."""
-        rows, cols = ((int(np.floor(start)), int(np.ceil(stop))) for start, stop in self.ground)
-        return rows, cols
+        rows, cols = map_file.shape
+        share[place.row : place.row + rows, place.col : place.col + cols] += own
+    return share
 
 
-def _span(start: float, size: float) -> tuple[float, float]:
-    return round(start, _DIGITS), round(start + size, _DIGITS)
+def _ground_of(size: np.ndarray, begins: np.ndarray, ends: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return the share of each cell of a map that its scene covers and no other one does, (rows, cols).
 
-
-def _union(rectangles: Sequence[Rectangle], shape: tuple[int, int]) -> np.ndarray:
-    """Return the share of each cell that any of the rectangles covers, of a mosaic with a margin of a cell.
-
-    The cells are cut along all edges of the rectangles into parts that are covered wholly or not at all.
+    The scene reaches `size` (rows, cols) from the map's upper left corner; the others go from `begins` to
+    `ends`, both (n, 2), in cells from the same corner. The cells are cut along all edges into parts that are
+    covered wholly or not at all.
     """
-    counts = [n + 2 for n in shape]
+    limits = np.minimum(size, shape)
+    begins, ends = np.clip(begins, 0, limits), np.clip(ends, 0, limits)
     edges = [
-        np.unique([*range(count + 1), *(end for rectangle in rectangles for end in rectangle[axis])])
-        for axis, count in enumerate(counts)
+        np.unique([*range(count + 1), limits[axis], *begins[:, axis], *ends[:, axis]])
+        for axis, count in enumerate(shape)
     ]
     covered = np.zeros([len(of_axis) - 1 for of_axis in edges], np.float32)
-    for rectangle in rectangles:
-        rows, cols = (np.searchsorted(of_axis, ends) for of_axis, ends in zip(edges, rectangle, strict=True))
-        covered[rows[0] : rows[1], cols[0] : cols[1]] = 1
-    for axis, (of_axis, count) in enumerate(zip(edges, counts, strict=True)):
+    last_row, last_col = (
+        np.searchsorted(of_axis, limit) for of_axis, limit in zip(edges, limits, strict=True)
+    )
+    covered[:last_row, :last_col] = 1
+    for begin, end in zip(begins, ends, strict=True):
+        rows, cols = (np.searchsorted(edges[axis], (begin[axis], end[axis])) for axis in (0, 1))
+        covered[rows[0] : rows[1], cols[0] : cols[1]] = 0
+    for axis, (of_axis, count) in enumerate(zip(edges, shape, strict=True)):
         widths = np.diff(of_axis).astype(np.float32)
         covered *= widths[:, None] if axis == 0 else widths
         covered = np.add.reduceat(covered, np.searchsorted(of_axis, np.arange(count)), axis=axis)
     return covered
-
-
-def _draw_in(share: np.ndarray, has_cell: np.ndarray, reach: Span, cells: Span) -> None:
-    """Add the ground in rows beyond the cells of a map to its first and last row, where no map has a cell."""
-    for beyond, beside, reached in (
-        (cells[0] - 1, cells[0], reach[0] < cells[0]),
-        (cells[1], cells[1] - 1, reach[1] > cells[1]),
-    ):
-        if reached:
-            alone = ~has_cell[beyond]
-            share[beside][alone] += share[beyond][alone]
-            share[beyond][alone] = 0
