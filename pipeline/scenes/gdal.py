@@ -33,4 +33,6 @@ def open_raster(path: str) -> DatasetReader:
         return rasterio.open(path)
     except RasterioError as error:
         reason = scrub(str(error).replace(path, ""), path).strip(" :'.") or "no reason given"
-        raise SceneError(f"{shown(path)} cannot be opened as a raster image ({reason}).") from error
+        remedy = ": check the address, or download the file first" if is_remote(path) else ""
+        text = f"{shown(path)} cannot be opened as a raster image ({reason}){remedy}."
+        raise SceneError(text) from error

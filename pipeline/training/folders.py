@@ -1,6 +1,7 @@
 """Finding labelled tiles: folders with a folder of tiles for each class, perhaps split into parts."""
 
 import logging
+import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -117,8 +118,11 @@ def is_tiff(name: str | Path) -> bool:
 
 
 def class_of(name: str) -> str:
-    """Return the class of a `Class/file` or `train/Class/file` name."""
-    return name.split("/")[-2]
+    """Return the class of a `Class/file` or `train/Class/file` name.
+
+    In Unicode's composed form: some systems store the same letters decomposed.
+    """
+    return unicodedata.normalize("NFC", name.split("/")[-2])
 
 
 def stem_of(name: str) -> str:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from pipeline.errors import TrainingError
 from pipeline.training.dataset import load_tiles
-from pipeline.training.folders import find_tiles, tile_folder
+from pipeline.training.folders import class_of, find_tiles, tile_folder
 from tests.support.tiles import COLORS, make_multispectral, make_tiles
 
 
@@ -91,3 +91,7 @@ def test_tiles_one_folder_deeper_are_left_out_with_a_warning(folder, caplog):
     for path in (folder / "Field" / "more").iterdir():
         path.rename(folder / "Field" / path.name)
     assert len(find_tiles(folder)) == 30
+
+
+def test_a_class_is_the_same_composed_and_decomposed():
+    assert class_of("Prairie inonde\u0301e/1.jpg") == class_of("Prairie inond\u00e9e/1.jpg")
