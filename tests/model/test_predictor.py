@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.model.bundle import load_bundle
+from pipeline.model.device import find_precision
 from pipeline.model.predictor import Predictor
 from pipeline.model.weights import load_network
 from pipeline.options import PredictorOptions
@@ -135,6 +136,8 @@ def test_the_next_scene_may_follow_while_the_last_batches_are_computed():
 
 @pytest.mark.slow
 def test_the_shipped_model_gives_the_same_classes_in_half_precision(landcover_data):
+    if find_precision("auto", torch.device("cpu")) is torch.float32:
+        pytest.skip("this CPU is slower in half precision, which is never chosen here")
     bundle = load_bundle("eurosat-rgb-resnet50")
     block = validation_tiles(landcover_data)
     unchanged = PixelTransform.identity(len(bundle.card.bands))
