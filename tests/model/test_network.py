@@ -108,7 +108,7 @@ def test_each_stem_keeps_its_resolution_and_the_same_tensors(stem, pixels, bands
 
 
 def test_a_stem_that_the_architecture_does_not_have_is_refused():
-    message = r"'full' is not available for mobilenet_v2 \(only standard\): .* set `upsample`"
+    message = r"'full' is not available for mobilenet_v2 \(only standard\): .* set 'upsample'"
     with pytest.raises(ModelError, match=message):
         build_network("mobilenet_v2", bands=3, classes=3, stem="full")
 
