@@ -1,4 +1,4 @@
-"""How GDAL opens a raster: its settings, and what it raises."""
+"""How GDAL opens a raster: its settings, what it raises, and what to say of that."""
 
 import os
 
@@ -6,6 +6,7 @@ import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+from rasterio.windows import Window
 
 from pipeline.addresses import is_remote, scrub, shown
 from pipeline.errors import SceneError
@@ -36,3 +37,12 @@ def open_raster(path: str) -> DatasetReader:
         remedy = ": check the address, or download the file first" if is_remote(path) else ""
         text = f"{shown(path)} cannot be opened as a raster image ({reason}){remedy}."
         raise SceneError(text) from error
+
+
+def damaged_at(path: str, window: Window, error: BaseException) -> str:
+    """Return the message for a window of a file that could not be read."""
+    reason = scrub(str(error.__cause__ or error), path).strip(" .")
+    return (
+        f"{shown(path)} cannot be read at rows {window.row_off} to {window.row_off + window.height - 1} "
+        f"({reason}): the file is damaged or incomplete, fetch it again."
+    )

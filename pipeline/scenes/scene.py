@@ -29,19 +29,9 @@ from pipeline.scenes.bands import Imagery, find_imagery
 from pipeline.scenes.encoding import find_encoding
 from pipeline.scenes.gdal import READ_ERRORS, gdal_settings, open_raster
 from pipeline.scenes.ground import GroundGrid, LonLat, center_lonlat, ground_grid
+from pipeline.scenes.masks import MaskLayer, OpenMask, describe_mask, open_mask
 from pipeline.scenes.radiometry import PixelEncoding, pixel_transform
-from pipeline.scenes.rasters import (
-    BandLayer,
-    MaskLayer,
-    OpenLayer,
-    OpenMask,
-    combine,
-    describe_layer,
-    describe_mask,
-    group_by_file,
-    open_layer,
-    open_mask,
-)
+from pipeline.scenes.rasters import BandLayer, OpenLayer, combine, describe_layer, group_by_file, open_layer
 from pipeline.scenes.stored_values import StoredValues, checked_tags
 from pipeline.scenes.sun import find_sun
 from pipeline.scenes.validity import with_validity
@@ -261,14 +251,7 @@ def open_scene(path: str | Path, card: ModelCard, options: SceneOptions = SceneO
         dtype=stored.dtype,
         pixel_transform=pixel_transform(card, encoding),
         block_height=min(grid.height, max(layer.block_height for layer in layers)),
-        notes=(
-            *imagery.notes,
-            *tag_notes,
-            *encoding_notes,
-            *validity_notes,
-            *grid.notes,
-            *mask_notes,
-        ),
+        notes=(*imagery.notes, *tag_notes, *encoding_notes, *validity_notes, *grid.notes, *mask_notes),
         encoding=encoding,
         resampling=grid.resampling.name if grid.resampling else None,
         layers=tuple(part for layer in layers for part in layer.warped_alone()),

@@ -7,16 +7,16 @@ from typing import Any
 
 from pipeline.model.card import LandCoverClass, ModelCard
 from pipeline.model.classes import number_classes
-from pipeline.values import Scaling
+from pipeline.values import EUROSAT_RGB_SCALING, NATURAL_COLOR, Scaling
 
 # As EuroSAT's RGB tiles make it.
 RGB_CARD = ModelCard(
     name="rgb",
     architecture="resnet50",
     head="linear",
-    bands=("B04", "B03", "B02"),
+    bands=NATURAL_COLOR,
     level="l1c",
-    scaling=Scaling((0.0, 0.275), (1.0, 255.0)),
+    scaling=EUROSAT_RGB_SCALING,
     mean=(0.0,) * 3,
     std=(1.0,) * 3,
     tile_size=64,
@@ -52,3 +52,19 @@ def edit_card(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     document = json.loads((folder / "card.json").read_text())
     edit(document)
     (folder / "card.json").write_text(json.dumps(document))
+
+
+TINY_CARD = ModelCard(
+    name="tiny",
+    architecture="tiny",
+    head="linear",
+    bands=NATURAL_COLOR,
+    level="l1c",
+    scaling=EUROSAT_RGB_SCALING,
+    mean=(90.0, 100.0, 110.0),
+    std=(50.0, 40.0, 30.0),
+    tile_size=32,
+    gsd=10.0,
+    classes=number_classes(["Field", "Forest", "Water"]),
+)
+"""Of the architecture that `support.networks` adds."""

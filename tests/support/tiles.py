@@ -1,6 +1,7 @@
 """Labelled tiles made by code: coloured noise, easy to tell apart, as pictures and as GeoTIFFs."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +81,8 @@ def write_split(folder: Path, train: list[str], validation: list[str], report: S
     parts = {"train": train, "val": validation} | ({"report": report} if report else {})
     for part, names in parts.items():
         (folder / f"split-{part}.txt").write_text("\n".join(names) + "\n")
+
+
+def class_counts(names: Iterable[str]) -> Counter[str]:
+    """Return how many of the tiles `Class/file` are of each class."""
+    return Counter(name.split("/")[0] for name in names)

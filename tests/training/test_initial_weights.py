@@ -23,23 +23,12 @@ from pipeline.training.recipe import Recipe, Stage
 from pipeline.training.run import start_run
 from pipeline.training.split_files import known_split
 from pipeline.values import Scaling
+from tests.support.cards import TINY_CARD
 from tests.support.networks import add_tiny_network
 
 FETCH = "torchvision.models._api.load_state_dict_from_url"
 RECIPE = Recipe("r", "tiny", stages=(Stage(1, 32),))
-CARD = ModelCard(
-    name="source",
-    architecture="tiny",
-    head="linear",
-    bands=RECIPE.bands,
-    level=RECIPE.level,
-    scaling=RECIPE.scaling,
-    mean=(90.0, 100.0, 110.0),
-    std=(50.0, 40.0, 30.0),
-    tile_size=32,
-    gsd=10.0,
-    classes=number_classes(["Field", "Forest", "Water"]),
-)
+CARD = replace(TINY_CARD, name="source")
 
 
 @pytest.fixture(autouse=True)

@@ -8,30 +8,17 @@ import torch.nn.functional as F
 
 import pipeline.training.objective as module
 from pipeline.model.bundle import load_bundle
-from pipeline.model.card import ModelCard
-from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network
 from pipeline.model.weights import load_network, save_bundle
 from pipeline.training.distributed import Team
 from pipeline.training.objective import Objective
 from pipeline.training.recipe import Recipe, Stage
+from tests.support.cards import TINY_CARD
 from tests.support.networks import add_tiny_network
 
 ALONE = Team(torch.device("cpu"))
 RECIPE = Recipe("r", "tiny", stages=(Stage(1, 32),), precision="float32", label_smoothing=0.1)
-CARD = ModelCard(
-    name="teacher",
-    architecture="tiny",
-    head="linear",
-    bands=RECIPE.bands,
-    level=RECIPE.level,
-    scaling=RECIPE.scaling,
-    mean=(90.0, 100.0, 110.0),
-    std=(50.0, 40.0, 30.0),
-    tile_size=32,
-    gsd=10.0,
-    classes=number_classes(["Field", "Forest", "Water"]),
-)
+CARD = replace(TINY_CARD, name="teacher")
 LABELS = torch.tensor([0, 2, 1, 1])
 
 

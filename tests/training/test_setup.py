@@ -5,46 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-import pipeline.training.run as running
 import pipeline.training.setup as preparing
-import pipeline.training.validate as validating
 from pipeline.errors import ModelError, OutputError, TrainingError
 from pipeline.options import TrainOptions
 from pipeline.training.augment import AugmentOptions
 from pipeline.training.recipe import Stage
 from pipeline.training.train import train
 from pipeline.values import Scaling
-from tests.support.networks import add_tiny_network
-from tests.support.tiles import COLORS, make_multispectral, make_tiles, write_split
+from tests.support.tiles import make_multispectral, make_tiles, write_split
 from tests.support.training import ONE_EPOCH, RECIPE
 
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny():
-    """Use the tiny network, average at each of an epoch's five steps, and leave out the slow plots."""
-    with pytest.MonkeyPatch.context() as patch:
-        add_tiny_network(patch)
-        patch.setattr(running, "EMA_EVERY", 1)
-        patch.setattr(validating, "write_report", lambda *arguments: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def tiles(tmp_path_factory):
-    return make_tiles(tmp_path_factory.mktemp("data") / "tiles", per_class=40)
-
-
-@pytest.fixture
-def three_parts(tiles):
-    """Put split files into the folder of tiles: 30 of each class train, 5 choose, 5 are reported on."""
-    parts = [
-        [f"{name}/{name}_{i}.png" for name in COLORS for i in some]
-        for some in (range(30), range(30, 35), range(35, 40))
-    ]
-    write_split(tiles, *parts)
-    yield parts
-    for path in tiles.glob("split-*.txt"):
-        path.unlink()
+pytestmark = pytest.mark.usefixtures("tiny_training")
 
 
 def test_report_tiles_that_the_initial_weights_know_are_warned_of(tiles, tmp_path, three_parts, caplog):

@@ -1,6 +1,5 @@
 """Splits by location: blocks of ground are in one part only."""
 
-from collections import Counter
 from math import acos, cos, radians, sin
 
 import numpy as np
@@ -14,34 +13,11 @@ from pipeline.errors import TrainingError
 from pipeline.training.folders import find_tiles
 from pipeline.training.split_by_location import BLOCK_KM, block_of
 from pipeline.training.splits import split_tiles
-from tests.support.tiles import make_multispectral, make_tiles, write_tile
+from tests.support.tiles import class_counts, make_multispectral, write_tile
 
 TO_DEGREES = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
 PIXELS = np.ones((1, 8, 8), np.uint16)
 place = st.tuples(st.floats(-180, 180), st.floats(-70, 70))
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return make_tiles(tmp_path / "tiles", size=8)
-
-
-@pytest.fixture(scope="module")
-def scattered(tmp_path_factory):
-    """Return tiles of three classes in clusters: 40 places, with one to four tiles within 2 km each."""
-    folder = tmp_path_factory.mktemp("scattered")
-    rng = np.random.default_rng(0)
-    for place in range(40):
-        corner = (300_000 + 55_000 * (place % 8), 5_000_000 + 55_000 * (place // 8))
-        for i in range(rng.integers(1, 5)):
-            name = ("Field", "Forest", "Water")[rng.choice(3, p=(0.5, 0.3, 0.2))]
-            near = (corner[0] + rng.uniform(0, 2000), corner[1] + rng.uniform(0, 2000))
-            write_tile(folder / name / f"{place}_{i}.tif", PIXELS, place=near)
-    return folder
-
-
-def class_counts(names) -> Counter:
-    return Counter(name.split("/")[0] for name in names)
 
 
 def blocks(folder, names) -> set[tuple[int, int]]:

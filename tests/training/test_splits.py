@@ -1,7 +1,5 @@
 """Splits: as files say, at random, or as a known model's; whole, disjoint, repeatable."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -11,33 +9,10 @@ from pipeline.training.dataset import load_tiles
 from pipeline.training.folders import find_tiles
 from pipeline.training.split_files import Split
 from pipeline.training.splits import split_tiles
-from tests.support.tiles import COLORS, make_tiles, write_split, write_tile
+from tests.support.tiles import COLORS, class_counts, make_tiles, write_split
 
 PIXELS = np.ones((1, 8, 8), np.uint16)
 place = st.tuples(st.floats(-180, 180), st.floats(-70, 70))
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return make_tiles(tmp_path / "tiles", size=8)
-
-
-@pytest.fixture(scope="module")
-def scattered(tmp_path_factory):
-    """Return tiles of three classes in clusters: 40 places, with one to four tiles within 2 km each."""
-    folder = tmp_path_factory.mktemp("scattered")
-    rng = np.random.default_rng(0)
-    for place in range(40):
-        corner = (300_000 + 55_000 * (place % 8), 5_000_000 + 55_000 * (place // 8))
-        for i in range(rng.integers(1, 5)):
-            name = ("Field", "Forest", "Water")[rng.choice(3, p=(0.5, 0.3, 0.2))]
-            near = (corner[0] + rng.uniform(0, 2000), corner[1] + rng.uniform(0, 2000))
-            write_tile(folder / name / f"{place}_{i}.tif", PIXELS, place=near)
-    return folder
-
-
-def class_counts(names) -> Counter:
-    return Counter(name.split("/")[0] for name in names)
 
 
 def test_split_files_are_followed(folder):

@@ -7,7 +7,6 @@ import torch
 
 from pipeline.errors import TrainingError
 from pipeline.model.bundle import load_bundle
-from pipeline.model.card import ModelCard
 from pipeline.model.classes import number_classes
 from pipeline.model.network import build_network
 from pipeline.model.weights import load_network, save_bundle
@@ -16,23 +15,12 @@ from pipeline.training.distributed import Team
 from pipeline.training.recipe import Recipe, Stage
 from pipeline.training.teacher import ask_about_all, load_teacher
 from pipeline.values import Scaling
+from tests.support.cards import TINY_CARD
 from tests.support.networks import add_tiny_network
 
 CPU = torch.device("cpu")
 RECIPE = Recipe("r", "tiny", stages=(Stage(1, 32),), precision="float32", batch_size=4)
-CARD = ModelCard(
-    name="teacher",
-    architecture="tiny",
-    head="linear",
-    bands=RECIPE.bands,
-    level=RECIPE.level,
-    scaling=RECIPE.scaling,
-    mean=(90.0, 100.0, 110.0),
-    std=(50.0, 40.0, 30.0),
-    tile_size=32,
-    gsd=10.0,
-    classes=number_classes(["Field", "Forest", "Water"]),
-)
+CARD = replace(TINY_CARD, name="teacher")
 
 
 @pytest.fixture(scope="module")
