@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -251,7 +251,7 @@ def _finished(name: str, output: Path, wanted: Record, options: ClassifyOptions)
         return None
     if different:
         raise OutputError(
-            f"{output} holds a map of {name} made with another {' and '.join(different)}: "
+            f"{output} holds a map of {name} made with {_differences(different)}: "
             "choose another folder with `output` or pass `overwrite`."
         )
     return Result(
@@ -263,6 +263,11 @@ def _finished(name: str, output: Path, wanted: Record, options: ClassifyOptions)
         skipped=True,
         warnings=tuple(f"{name}: {note['text']}" for note in record["notes"] if note["level"] == "warning"),
     )
+
+
+def _differences(different: Iterable[str]) -> str:
+    """Say in words what of an earlier run differs: keys of its identity, or its program."""
+    return " and ".join("other options" if key == "options" else f"another {key}" for key in different)
 
 
 def _begin(blocks: Generator[TileBlock]) -> Generator[TileBlock]:
@@ -433,7 +438,7 @@ def scene_is_done(path: str, output: Path, card: ModelCard, options: ClassifyOpt
     if record is None:
         return "new"
     if different:
-        return f"another {' and '.join(different)}"
+        return _differences(different)
     return "asked for" if options.overwrite else None
 
 

@@ -236,7 +236,7 @@ def test_run_json_says_what_was_done_and_a_second_run_leaves_it(l1c, tmp_path, l
     again = classify(scene, tmp_path / "out", light_predictor)
     assert again.skipped
     assert again.areas == first.areas
-    with pytest.raises(OutputError, match=r"another options.*`overwrite`"):
+    with pytest.raises(OutputError, match=r"other options.*`overwrite`"):
         classify(scene, tmp_path / "out", light_predictor, stride=32)
     assert not classify(scene, tmp_path / "out", light_predictor, stride=32, overwrite=True).skipped
 
@@ -249,7 +249,7 @@ def test_the_prior_that_was_chosen_is_part_of_a_maps_identity(l1c, tmp_path, lig
     assert sum(record["options"]["prior"]["shares"].values()) == pytest.approx(1)
     assert any("lies in Europe" in note["text"] for note in record["notes"])
     assert classify(scene, out, light_predictor, prior="europe").skipped
-    with pytest.raises(OutputError, match="another options"):
+    with pytest.raises(OutputError, match="other options"):
         classify(scene, out, light_predictor, prior="eurosat")
 
 
@@ -425,7 +425,7 @@ def test_why_a_scene_would_be_classified(l1c, tmp_path, light, light_predictor):
     classify(scene, output, light_predictor)
     assert reason() is None
     assert reason(overwrite=True) == "asked for"
-    assert reason(stride=32) == "another options"
+    assert reason(stride=32) == "other options"
     l1c(height=128)
     assert reason() == "another input"
 
@@ -445,7 +445,7 @@ def test_test_time_augmentation_changes_the_map_and_its_identity(l1c, tmp_path, 
     plain = classify(scene, tmp_path / "plain", light_predictor, probabilities=True)
     augmented = classify(scene, tmp_path / "tta", light_predictor, probabilities=True, tta=True)
     assert not np.array_equal(read(plain.files["probabilities"]), read(augmented.files["probabilities"]))
-    with pytest.raises(OutputError, match="another options"):
+    with pytest.raises(OutputError, match="other options"):
         classify(scene, tmp_path / "plain", light_predictor, probabilities=True, tta=True)
 
 
