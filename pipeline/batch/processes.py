@@ -37,6 +37,17 @@ from pipeline.errors import LandcoverError
 
 log = logging.getLogger(__name__)
 
+PRELOADED = (
+    "pipeline.classify",
+    "pipeline.maps.areas",
+    "pipeline.maps.cog",
+    "pipeline.maps.polygons",
+    "pipeline.maps.style",
+    "pipeline.model.predictor",
+    "pipeline.model.weights",
+)
+"""Modules that load all that a worker needs: processes that are forked afterwards start in a moment."""
+
 POLL_SECONDS = 0.5  # the longest wait for messages before timeouts are checked
 MAX_FAILED_STARTS = 3  # in a row; then a worker is given up
 START_SECONDS = 900.0  # to load the libraries and the model, from a cold network disk
@@ -291,7 +302,7 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipeline.classify", "pipeline.maps.polygons"])
+    context.set_forkserver_preload(list(PRELOADED))
     # It would start with the first worker, and starting it unblocks signals.
     resource_tracker.ensure_running()
     return context

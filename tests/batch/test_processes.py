@@ -27,6 +27,28 @@ def test_several_workers_share_the_work(runner, tmp_path):
     assert snapshot(tmp_path / "two") == snapshot(tmp_path / "one")
 
 
+def test_what_is_preloaded_is_all_that_a_worker_loads(scenes, tmp_path):
+    """A worker that is forked then starts in a moment, and one that is replaced does too."""
+    script = (
+        "import sys\n"
+        "from importlib import import_module\n"
+        "from pathlib import Path\n"
+        "from pipeline.batch.processes import PRELOADED\n"
+        "for module in PRELOADED: import_module(module)\n"
+        "before = set(sys.modules)\n"
+        "from pipeline import Predictor, classify_scene, load_bundle, load_network\n"
+        "bundle = load_bundle('eurosat-rgb-mobilenetv2')\n"
+        "predictor = Predictor(load_network(bundle), bundle.card)\n"
+        "classify_scene(sys.argv[1], Path(sys.argv[2]), predictor)\n"
+        "late = set(sys.modules) - before\n"
+        "late = {name for name in late if '.' not in name or name.startswith('pipeline')}\n"
+        "print(*sorted(late - set(sys.builtin_module_names) - set(sys.stdlib_module_names)))\n"
+    )
+    command = [sys.executable, "-c", script, scenes / "good_0.tif", tmp_path / "maps"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split() == []
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_scenes_that_kill_their_worker_fail_alone(runner, scenes, tmp_path, workers):
     for name in ("crash.tif", "memory.tif", "bug.tif"):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -186,9 +187,10 @@ def become_batch(request: dict) -> None:
 def main() -> None:
     """Fork for each command and print its process id; print its exit status when asked to wait."""
     sys.path.insert(0, str(ROOT))
-    import pipeline.classify
+    from pipeline.batch.processes import PRELOADED
 
-    assert pipeline.classify
+    for module in ("pipeline.commands.batch", *PRELOADED):
+        import_module(module)
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:
